@@ -1,0 +1,46 @@
+//! `cargo xtask bench NAME`: release build, then the measuring program of the tests crate.
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::run;
+
+/// What to measure and how to print it.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Which benchmark.
+    name: Name,
+    /// One JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Name {
+    /// The proxy pair beside a direct connection: requests per second and per CPU-second, memory, start-up.
+    Proxy,
+}
+
+/// Figures go to stdout; nothing is judged.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    run::success(&mut run::cargo(&[
+        "build",
+        "--release",
+        "--quiet",
+        "--package",
+        "palisade",
+        "--package",
+        "palisade-tests",
+        "--bins",
+    ]))?;
+    let release = run::target_dir().join("release");
+    let name = match options.name {
+        Name::Proxy => "proxy",
+    };
+    let mut command = std::process::Command::new(release.join("palisade-bench"));
+    command.arg(name).env("PALISADE_BIN", release.join("palisade")).current_dir(run::root());
+    if options.json {
+        command.arg("--json");
+    }
+    run::success(&mut command)
+}

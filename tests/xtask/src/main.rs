@@ -1,0 +1,49 @@
+#![doc = include_str!("../README.md")]
+
+mod bench;
+mod check;
+mod ci;
+mod deny;
+mod pyenv;
+mod run;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Repository chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Check layers, lints, dependency versions and file sizes.
+    Check,
+    /// Run every test, installing what the tests need under target/.
+    Test(test::Options),
+    /// What continuous integration runs: fmt, check, deny, clippy, docs, test.
+    Ci,
+    /// Measure: prints figures, judges nothing.
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().chore {
+        Chore::Check => check::run(),
+        Chore::Test(options) => test::run(&options),
+        Chore::Ci => ci::run(),
+        Chore::Bench(options) => bench::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
