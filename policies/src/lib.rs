@@ -1,0 +1,31 @@
+#![doc = include_str!("../README.md")]
+
+mod authorization;
+mod catalogue;
+mod diagnostic;
+mod load;
+mod mesh;
+mod meta;
+mod peer;
+mod read;
+pub mod registry;
+mod resources;
+pub mod select;
+mod service;
+mod source;
+mod suggest;
+mod workload;
+mod yaml;
+
+pub use authorization::{Action, AuthorizationPolicy, Condition, Operation, Rule, Source, TargetRef};
+pub use catalogue::{Explanation, codes, explain};
+pub use diagnostic::{Diagnostic, Severity};
+pub use load::{MAX_DOCUMENTS, MAX_TEXT_BYTES, MAX_TOTAL_BYTES, load};
+pub use mesh::{MeshConfig, PathNormalization};
+pub use meta::{Meta, Selector};
+pub use peer::{MtlsMode, PeerAuthentication};
+pub use read::{ReadError, read_paths};
+pub use resources::{Document, Loaded, Resources};
+pub use service::{AppProtocol, Location, Resolution, ServiceEntry, ServicePort};
+pub use source::{Origin, SourceText};
+pub use workload::{TLS_MODE_LABEL, Workload, WorkloadEntry};

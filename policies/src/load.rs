@@ -1,0 +1,235 @@
+//! From texts to checked resources. The loader never stops at the first fault: each document is read on its own and
+//! everything wrong with it is reported at once, because an author corrects a file in one go.
+
+mod authorization;
+pub(crate) mod cursor;
+mod header;
+mod item;
+mod metadata;
+pub(crate) mod names;
+mod peer;
+mod rules;
+mod selector;
+mod service;
+pub(crate) mod values;
+mod workload;
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+use crate::{
+    AuthorizationPolicy, Document, Loaded, Meta, Origin, PeerAuthentication, Resources, ServiceEntry, SourceText,
+    WorkloadEntry,
+    catalogue::{reading, shape},
+    yaml::{self, Chunk, Node, Pos},
+};
+use cursor::{Cx, Path};
+use header::Header;
+
+/// The largest text that is read, in bytes.
+pub const MAX_TEXT_BYTES: usize = 16 << 20;
+
+/// The largest sum of all texts of one load, in bytes.
+pub const MAX_TOTAL_BYTES: usize = 256 << 20;
+
+/// How many documents one load reads.
+pub const MAX_DOCUMENTS: usize = 200_000;
+
+/// Reads texts into checked resources. Never fails as a whole: what is wrong is in
+/// [`Loaded::diagnostics`], and a document with an error is left out, whole.
+///
+/// `default_namespace` is the namespace of documents that name none. Errors and warnings are bounded in number, as
+/// are the size of the texts, the number of documents, their depth and what aliases expand to.
+#[must_use]
+pub fn load(texts: &[SourceText], default_namespace: &str) -> Loaded {
+    let mut loader = Loader {
+        cx: Cx::new(Arc::from("")),
+        loaded: Loaded::default(),
+        seen: HashMap::new(),
+        default_namespace,
+        bytes: 0,
+        documents: 0,
+    };
+    for text in texts {
+        loader.text(text);
+    }
+    loader.loaded.diagnostics = loader.cx.findings;
+    loader.loaded
+}
+
+struct Loader<'a> {
+    cx: Cx,
+    loaded: Loaded,
+    /// Where each kind, namespace and name was accepted first.
+    seen: HashMap<(&'static str, String, String), Origin>,
+    default_namespace: &'a str,
+    bytes: usize,
+    documents: usize,
+}
+
+/// The text of a document as it is passed on.
+struct Source<'a> {
+    first_line: u32,
+    text: &'a str,
+    /// Whether it is an item of a List.
+    item: bool,
+}
+
+impl Loader<'_> {
+    fn text(&mut self, text: &SourceText) {
+        self.cx.file = Arc::clone(&text.file);
+        let before = self.cx.findings.len();
+        self.bytes = self.bytes.saturating_add(text.text.len());
+        let message = if text.text.len() > MAX_TEXT_BYTES {
+            Some(format!("{} bytes, at most {MAX_TEXT_BYTES} are read", text.text.len()))
+        } else if self.bytes > MAX_TOTAL_BYTES {
+            Some(format!("all texts together have more than {MAX_TOTAL_BYTES} bytes"))
+        } else {
+            None
+        };
+        if let Some(message) = message {
+            let pos = Pos { line: text.first_line, column: 1, index: 0 };
+            self.refuse(&reading::TOO_LARGE, pos, message);
+            return;
+        }
+        for chunk in yaml::split(&text.text) {
+            if !self.chunk(text, chunk) {
+                break;
+            }
+        }
+        let (_, new) = self.cx.findings.split_at_mut(before);
+        new.sort_by_key(|finding| (finding.line, finding.column));
+    }
+
+    /// Returns whether more may be read.
+    fn chunk(&mut self, text: &SourceText, chunk: Chunk<'_>) -> bool {
+        let first_line = text.first_line.saturating_add(chunk.line).saturating_sub(1);
+        self.documents += 1;
+        if self.documents > MAX_DOCUMENTS {
+            let pos = Pos { line: first_line, column: 1, index: 0 };
+            self.refuse(&reading::TOO_MANY_DOCUMENTS, pos, format!("more than {MAX_DOCUMENTS} documents"));
+            return false;
+        }
+        match yaml::parse(chunk, text.first_line) {
+            Ok(Some(tree)) if tree.root.is_null() => {}
+            Ok(Some(tree)) => {
+                let source = Source { first_line, text: chunk.text, item: false };
+                self.document(&tree.root, tree.aliases, &source);
+            }
+            Ok(None) => {}
+            Err(fault) => self.refuse(fault.what, fault.pos, fault.message),
+        }
+        true
+    }
+
+    fn refuse(&mut self, what: &'static crate::Explanation, pos: Pos, message: String) {
+        self.cx.report(what, pos, &Path::Root, message);
+        self.loaded.refused += 1;
+    }
+
+    /// Reads one resource: counts it as accepted, skipped or refused.
+    fn document(&mut self, root: &Node, aliases: bool, source: &Source<'_>) {
+        match header::read(&mut self.cx, root) {
+            Header::Ours(kind) => self.loaded.refused += usize::from(!self.resource(kind, root, source)),
+            Header::List if source.item => {
+                self.refuse(&shape::WRONG_TYPE, root.pos, "a List inside a List".to_owned());
+            }
+            Header::List if aliases => {
+                self.refuse(&reading::LIST_ALIAS, root.pos, "an alias in a List".to_owned());
+            }
+            Header::List => self.list(root, source),
+            Header::Skipped => self.loaded.skipped += 1,
+            Header::Refused => self.loaded.refused += 1,
+        }
+    }
+
+    /// Reads the items of a List, each as a document of its own at its own place.
+    fn list(&mut self, root: &Node, source: &Source<'_>) {
+        let errors = self.cx.errors;
+        let object = self.cx.object(root, &Path::Root, &["apiVersion", "kind", "metadata", "items"]);
+        let Some(items) = object.and_then(|object| object.get("items")) else {
+            self.cx.missing(root.pos, &Path::Root, "items");
+            self.loaded.refused += 1;
+            return;
+        };
+        let items = self.cx.list(items, &Path::Root.key("items"), MAX_DOCUMENTS).unwrap_or_default();
+        self.loaded.refused += usize::from(self.cx.errors > errors);
+        let mut cutter = item::Cutter::new(source.text);
+        for node in items {
+            let text = cutter.cut(node);
+            self.document(node, false, &Source { first_line: node.pos.line, text: &text, item: true });
+        }
+    }
+
+    /// Reads one resource of ours; whether it was accepted.
+    fn resource(&mut self, kind: &'static str, root: &Node, source: &Source<'_>) -> bool {
+        let errors = self.cx.errors;
+        let cx = &mut self.cx;
+        let _ = cx.object(root, &Path::Root, &["apiVersion", "kind", "metadata", "spec", "status"]);
+        let meta = metadata::read(cx, root, self.default_namespace);
+        if kind != header::AUTHORIZATION_POLICY {
+            authorization::refuse_dry_run(cx, root, kind);
+        }
+        let resource = match kind {
+            header::AUTHORIZATION_POLICY => authorization::read(cx, root, meta).map(Resource::Authorization),
+            header::PEER_AUTHENTICATION => peer::read(cx, root, meta).map(Resource::Peer),
+            header::WORKLOAD_ENTRY => workload::read(cx, root, meta).map(Resource::Workload),
+            _ => service::read(cx, root, meta).map(Resource::Service),
+        };
+        match resource {
+            Some(resource) if self.cx.errors == errors => self.accept(kind, root, resource, source),
+            _ => false,
+        }
+    }
+
+    fn accept(&mut self, kind: &'static str, root: &Node, resource: Resource, source: &Source<'_>) -> bool {
+        let meta = resource.meta();
+        let (namespace, name) = (meta.namespace.clone(), meta.name.clone());
+        match self.seen.entry((kind, namespace.clone(), name.clone())) {
+            Entry::Occupied(first) => {
+                let message = format!("{kind} {namespace}/{name} is already defined at {}", first.get());
+                let path = Path::Root.key("metadata");
+                let pos =
+                    root.peek("metadata").and_then(|metadata| metadata.peek("name")).map_or(root.pos, |node| node.pos);
+                self.cx.report(&shape::DUPLICATE_RESOURCE, pos, &path.key("name"), message);
+                return false;
+            }
+            Entry::Vacant(vacant) => vacant.insert(meta.origin.clone()),
+        };
+        let text =
+            SourceText { file: Arc::clone(&self.cx.file), first_line: source.first_line, text: Arc::from(source.text) };
+        self.loaded.documents.push(Document { kind, namespace, name, text });
+        resource.add_to(&mut self.loaded.resources);
+        true
+    }
+}
+
+/// A resource that has passed every check.
+enum Resource {
+    Authorization(AuthorizationPolicy),
+    Peer(PeerAuthentication),
+    Workload(WorkloadEntry),
+    Service(ServiceEntry),
+}
+
+impl Resource {
+    fn meta(&self) -> &Meta {
+        match self {
+            Self::Authorization(policy) => &policy.meta,
+            Self::Peer(policy) => &policy.meta,
+            Self::Workload(entry) => &entry.meta,
+            Self::Service(entry) => &entry.meta,
+        }
+    }
+
+    fn add_to(self, resources: &mut Resources) {
+        match self {
+            Self::Authorization(policy) => resources.authorization_policies.push(Arc::new(policy)),
+            Self::Peer(policy) => resources.peer_authentications.push(Arc::new(policy)),
+            Self::Workload(entry) => resources.workload_entries.push(Arc::new(entry)),
+            Self::Service(entry) => resources.service_entries.push(Arc::new(entry)),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Reading the files that a user names: a file, a directory of `*.yaml` and `*.yml`, or `-` for standard input.
+//! Kubernetes mounts a ConfigMap as symbolic links beside hidden directories that hold the same files: links to files
+//! are followed, hidden names are not read.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use thiserror::Error;
+
+use crate::{MAX_TEXT_BYTES, MAX_TOTAL_BYTES, SourceText};
+
+/// How deep directories are read.
+const MAX_DIRECTORY_DEPTH: usize = 32;
+
+/// Why a path could not be read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The operating system refused.
+    #[error("cannot read `{path}`")]
+    Io {
+        /// The path.
+        path: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The file is not UTF-8.
+    #[error("`{path}` is not UTF-8: byte {offset}, line {line}")]
+    NotUtf8 {
+        /// The path.
+        path: String,
+        /// The offset of the first byte that is not UTF-8, counted from 0.
+        offset: usize,
+        /// Its line, counted from 1.
+        line: u32,
+    },
+    /// The file, or all files together, are too large.
+    #[error("`{path}` is too large: more than {limit} bytes")]
+    TooLarge {
+        /// The path.
+        path: String,
+        /// The limit that was passed.
+        limit: usize,
+    },
+    /// Directories are nested deeper than is read.
+    #[error("`{path}` is nested deeper than {limit} directories")]
+    TooDeep {
+        /// The path.
+        path: String,
+        /// The limit that was passed.
+        limit: usize,
+    },
+}
+
+/// Reads files, directories (recursively, sorted by name, hidden names left out) and standard input (`-`).
+///
+/// A named file is read whatever its name; an empty directory gives nothing; links to directories inside a
+/// directory are not followed.
+///
+/// # Errors
+///
+/// The first path that cannot be read; see [`ReadError`].
+pub fn read_paths(paths: &[PathBuf]) -> Result<Vec<SourceText>, ReadError> {
+    let mut reader = Reader { texts: Vec::new(), bytes: 0 };
+    for path in paths {
+        if path.as_os_str() == "-" {
+            reader.add("-".to_owned(), io::stdin().lock())?;
+        } else if metadata(path)?.is_dir() {
+            reader.directory(path, 0)?;
+        } else {
+            reader.file(path)?;
+        }
+    }
+    Ok(reader.texts)
+}
+
+struct Reader {
+    texts: Vec<SourceText>,
+    bytes: usize,
+}
+
+impl Reader {
+    fn directory(&mut self, directory: &Path, depth: usize) -> Result<(), ReadError> {
+        if depth >= MAX_DIRECTORY_DEPTH {
+            return Err(ReadError::TooDeep { path: name(directory), limit: MAX_DIRECTORY_DEPTH });
+        }
+        let failed = |source| ReadError::Io { path: name(directory), source };
+        let entries: Result<Vec<_>, io::Error> = fs::read_dir(directory).map_err(failed)?.collect();
+        let mut entries = entries.map_err(failed)?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let path = entry.path();
+            let kind = entry.file_type().map_err(|source| ReadError::Io { path: name(&path), source })?;
+            if kind.is_dir() {
+                self.directory(&path, depth + 1)?;
+            } else if is_yaml(&path) && (kind.is_file() || (kind.is_symlink() && metadata(&path)?.is_file())) {
+                self.file(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path) -> Result<(), ReadError> {
+        let file = fs::File::open(path).map_err(|source| ReadError::Io { path: name(path), source })?;
+        self.add(name(path), file)
+    }
+
+    fn add(&mut self, path: String, from: impl Read) -> Result<(), ReadError> {
+        let limit = MAX_TEXT_BYTES.min(MAX_TOTAL_BYTES.saturating_sub(self.bytes));
+        let mut bytes = Vec::new();
+        let wanted = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+        if let Err(source) = from.take(wanted).read_to_end(&mut bytes) {
+            return Err(ReadError::Io { path, source });
+        }
+        if bytes.len() > limit {
+            return Err(ReadError::TooLarge { path, limit });
+        }
+        self.bytes += bytes.len();
+        let text = String::from_utf8(bytes).map_err(|error| not_utf8(&path, &error))?;
+        self.texts.push(SourceText { file: Arc::from(path), first_line: 1, text: Arc::from(text) });
+        Ok(())
+    }
+}
+
+fn metadata(path: &Path) -> Result<fs::Metadata, ReadError> {
+    fs::metadata(path).map_err(|source| ReadError::Io { path: name(path), source })
+}
+
+fn not_utf8(path: &str, error: &std::string::FromUtf8Error) -> ReadError {
+    let offset = error.utf8_error().valid_up_to();
+    let before = error.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count();
+    let line = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
+    ReadError::NotUtf8 { path: path.to_owned(), offset, line }
+}
+
+fn is_yaml(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
+fn name(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,52 @@
+//! Reading files and directories.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{error::Error, fs, os::unix::fs::symlink, path::PathBuf};
+
+use palisade_policies::{MAX_TEXT_BYTES, ReadError, read_paths};
+
+fn names(directory: &tempfile::TempDir, paths: &[PathBuf]) -> Vec<String> {
+    let root = format!("{}/", directory.path().display());
+    let texts = read_paths(paths).unwrap();
+    texts.iter().map(|text| text.file.strip_prefix(&root).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn directories_are_read_sorted_without_hidden_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    for folder in ["b", "..2026_01", "empty", "b/.hidden"] {
+        fs::create_dir(at(folder)).unwrap();
+    }
+    for file in ["z.yml", "a.yaml", "b/c.yaml", "notes.txt", ".x.yaml", "..2026_01/mounted.yaml", "b/.hidden/y.yaml"] {
+        fs::write(at(file), "# x\n").unwrap();
+    }
+    symlink("..2026_01/mounted.yaml", at("mounted.yaml")).unwrap();
+    symlink("..2026_01", at("..data")).unwrap();
+    symlink(".", at("loop")).unwrap();
+    symlink("b", at("folder.yaml")).unwrap();
+    assert_eq!(names(&directory, &[directory.path().to_owned()]), ["a.yaml", "b/c.yaml", "mounted.yaml", "z.yml"]);
+    assert_eq!(
+        names(&directory, &[at("notes.txt"), at("b")]),
+        ["notes.txt", "b/c.yaml"],
+        "a named file is read as it is"
+    );
+    assert_eq!(names(&directory, &[at("empty")]), [""; 0]);
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let missing = read_paths(&[at("missing.yaml")]).unwrap_err();
+    assert_eq!(missing.to_string(), format!("cannot read `{}`", at("missing.yaml").display()));
+    assert!(missing.source().is_some());
+    symlink("nowhere", at("dangling.yaml")).unwrap();
+    assert!(matches!(read_paths(&[directory.path().to_owned()]), Err(ReadError::Io { .. })));
+    fs::write(at("latin.yaml"), b"a: 1\nb: \xe4\n").unwrap();
+    let latin = read_paths(&[at("latin.yaml")]).unwrap_err();
+    assert!(latin.to_string().ends_with("latin.yaml` is not UTF-8: byte 8, line 2"), "{latin}");
+    fs::File::create(at("large.yaml")).unwrap().set_len(MAX_TEXT_BYTES as u64 + 1).unwrap();
+    assert!(matches!(read_paths(&[at("large.yaml")]), Err(ReadError::TooLarge { .. })));
+}
