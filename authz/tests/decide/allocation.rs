@@ -1,0 +1,94 @@
+//! Deciding allocates nothing: a counting allocator watches the deciding thread.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use palisade_authz::{CompiledSet, Semantics};
+use palisade_policies::MeshConfig;
+use serde_json::json;
+
+use crate::ask::{Ask, policy};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // Gone while a thread ends: nothing to count then.
+    let _ = ALLOCATIONS.try_with(|counter| counter.set(counter.get() + 1));
+}
+
+#[expect(unsafe_code, reason = "a global allocator is an unsafe trait; this one only counts")]
+// SAFETY: every call is passed on to the system allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(run: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.with(Cell::get);
+    run();
+    ALLOCATIONS.with(Cell::get) - before
+}
+
+fn crowded(semantics: Semantics) -> CompiledSet {
+    let mut policies = vec![
+        json!({"action": "DENY", "name": "d", "rules": [
+            {"from": [{"source": {"notNamespaces": ["n*1", "foo"], "principals": ["*/sa/evil"], "ipBlocks": ["10.9.0.0/16"]}}]},
+            {"when": [{"key": "request.headers[accept]", "values": ["*evil", "b*", "a,b,c"]},
+                      {"key": "request.auth.claims[o][p]", "notValues": ["x"]},
+                      {"key": "connection.sni", "values": ["*.evil"]}]}]}),
+        json!({"action": "AUDIT", "name": "u", "rules": [{"to": [{"operation": {"hosts": ["*.example"]}}]}]}),
+        json!({"action": "DENY", "name": "s", "dryRun": true, "rules": [{"to": [{"operation": {"paths": ["/v1/{*}/{**}"]}}]}]}),
+    ];
+    for number in 0..100 {
+        policies.push(json!({"name": format!("a{number}"), "rules": [{
+            "from": [{"source": {"principals": ["td/ns/foo/sa/x"], "serviceAccounts": ["foo/x"], "trustDomains": ["t*"],
+                                 "requestPrincipals": ["iss/*"]}}],
+            "to": [{"operation": {"methods": ["GET"], "paths": [format!("/v{number}/{{**}}/z")]}}]}]}));
+    }
+    let list: Vec<_> = policies.iter().map(policy).collect();
+    CompiledSet::compile(&list, &MeshConfig::default(), semantics)
+}
+
+#[test]
+fn deciding_allocates_nothing() {
+    let headers = [("accept", "a"), ("Accept", "b"), ("x-token", "t"), ("cookie", "k=v")];
+    let allowed = Ask {
+        principal: Some("td/ns/foo/sa/x".to_owned()),
+        sni: Some("A.Example".to_owned()),
+        claims: Some(json!({"iss": "iss", "sub": "s", "scope": "read write", "o": {"p": "x"}})),
+        target: Some("/v99/items/z?q=1".to_owned()),
+        ..Ask::with(&headers)
+    };
+    let denied =
+        Ask { principal: Some("td/ns/bar/sa/evil".to_owned()), ip: "10.9.1.1".parse().ok(), ..allowed.clone() };
+    for semantics in [Semantics::Http, Semantics::Tcp, Semantics::L4] {
+        let set = crowded(semantics);
+        for (ask, passes) in [(&allowed, true), (&denied, false), (&Ask::get("/"), false)] {
+            ask.view(&MeshConfig::default(), |request| {
+                let mut outcome = false;
+                let made = allocations(|| outcome = set.decide(request).is_allow());
+                assert_eq!(made, 0, "{semantics:?} {ask:?}");
+                assert_eq!(outcome, passes && semantics == Semantics::Http, "{semantics:?} {ask:?}");
+            });
+        }
+    }
+    assert!(allocations(|| drop(std::hint::black_box(vec![1_u8]))) > 0, "the counter counts");
+}

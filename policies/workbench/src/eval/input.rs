@@ -1,0 +1,282 @@
+//! One request line as a checked type, and its view for the evaluator.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use palisade_authz::{Attribute, Destination, HttpRequest, Known, Peer, Request, Semantics, normalize, remote_ip};
+use palisade_policies::{MeshConfig, Workload};
+use serde_json::Value;
+
+use super::fields::{Fields, Problem, wrong};
+
+/// A request line.
+pub(super) struct Input {
+    /// Echoed in the answer.
+    pub(super) id: Value,
+    pub(super) semantics: Semantics,
+    pub(super) workload: Workload,
+    principal: Option<String>,
+    ip: Option<IpAddr>,
+    remote_ip: Option<IpAddr>,
+    destination_ip: Option<IpAddr>,
+    port: Option<u16>,
+    sni: Option<String>,
+    http: Http,
+    claims: Option<Value>,
+    metadata: Option<Value>,
+}
+
+#[derive(Default)]
+struct Http {
+    method: Option<String>,
+    target: Option<String>,
+    host: Option<String>,
+    scheme: Option<String>,
+    headers: Vec<(String, String)>,
+}
+
+impl Input {
+    pub(super) fn parse(line: &str, semantics: Option<Semantics>) -> Result<Self, Problem> {
+        let value: Value = serde_json::from_str(line).map_err(|error| {
+            let message = format!("not one JSON value, at column {}", error.column());
+            Problem::new("", message, "write one JSON object a line")
+        })?;
+        let mut top = Fields::of("", value)?;
+        let id = id(top.value("id"))?;
+        let semantics = protocol(&mut top, semantics)?;
+        let (principal, ip, remote) = source(&mut top)?;
+        let (workload, destination_ip, port) = destination(&mut top)?;
+        let sni = connection(&mut top)?;
+        let http = http(&mut top)?;
+        let claims = claims(&mut top)?;
+        let metadata = top.value("metadata");
+        if let Some(other) = metadata.as_ref().filter(|metadata| !metadata.is_object()) {
+            return Err(wrong("metadata", "an object of objects by filter name", other));
+        }
+        top.finish("id, protocol, source, destination, connection, http, jwt, metadata")?;
+        Ok(Self {
+            id,
+            semantics,
+            workload,
+            principal,
+            ip,
+            remote_ip: remote.or_else(|| remote_ip(ip, &http.headers)),
+            destination_ip,
+            port,
+            sni,
+            http,
+            claims,
+            metadata,
+        })
+    }
+
+    /// `:path` as the mesh normalises it, `None` without one.
+    ///
+    /// # Errors
+    /// The status with which Envoy's codec refuses the target before any policy is asked.
+    pub(super) fn normalise(&self, mesh: &MeshConfig) -> Result<Option<Cow<'_, str>>, u16> {
+        let Some(raw) = self.http.target.as_deref().filter(|_| self.semantics == Semantics::Http) else {
+            return Ok(None);
+        };
+        if raw == "*" && self.http.method.as_deref() == Some("OPTIONS") {
+            return Err(404);
+        }
+        if !raw.starts_with('/') || raw.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+            return Err(400);
+        }
+        normalize::path(raw, mesh.path_normalization).map(Some).map_err(|_| 400)
+    }
+
+    /// Lends the request and what of it is known.
+    pub(super) fn with_request<T>(
+        &self,
+        target: &Option<Cow<'_, str>>,
+        then: impl FnOnce(&Request<'_>, Known) -> T,
+    ) -> T {
+        let target = target.as_deref();
+        let http = (self.semantics == Semantics::Http).then(|| HttpRequest {
+            method: self.http.method.as_deref(),
+            path: target.map(normalize::without_query),
+            host: self.http.host.as_deref(),
+            scheme: self.http.scheme.as_deref(),
+            headers: &self.http.headers,
+            raw_target: target,
+        });
+        let request = Request {
+            source: Peer { principal: self.principal.as_deref(), ip: self.ip, remote_ip: self.remote_ip },
+            destination: Destination { ip: self.destination_ip, port: self.port },
+            sni: self.sni.as_deref(),
+            http,
+            claims: self.claims.as_ref(),
+            metadata: self.metadata.as_ref(),
+        };
+        then(&request, self.known())
+    }
+
+    /// What every request has and the line does not say is unknown.
+    fn known(&self) -> Known {
+        let connect = self.http.method.as_deref() == Some("CONNECT");
+        [
+            (Attribute::SourceIp, self.ip.is_some()),
+            (Attribute::RemoteIp, self.remote_ip.is_some()),
+            (Attribute::DestinationIp, self.destination_ip.is_some()),
+            (Attribute::DestinationPort, self.port.is_some()),
+            (Attribute::Method, self.http.method.is_some()),
+            (Attribute::Path, self.http.target.is_some() || connect),
+            (Attribute::Host, self.http.host.is_some()),
+            (Attribute::Scheme, self.http.scheme.is_some()),
+        ]
+        .into_iter()
+        .filter(|(_, said)| !said)
+        .fold(Known::ALL, |known, (attribute, _)| known.without(attribute))
+    }
+}
+
+fn id(value: Option<Value>) -> Result<Value, Problem> {
+    match value {
+        None => Ok(Value::Null),
+        Some(id @ (Value::String(_) | Value::Number(_))) => Ok(id),
+        Some(other) => Err(wrong("id", "a string", &other)),
+    }
+}
+
+fn protocol(top: &mut Fields, semantics: Option<Semantics>) -> Result<Semantics, Problem> {
+    let fix = "write `http`, `tcp` or `l4`";
+    let written = match top.string("protocol")?.as_deref() {
+        None => None,
+        Some("http") => Some(Semantics::Http),
+        Some("tcp") => Some(Semantics::Tcp),
+        Some("l4") => Some(Semantics::L4),
+        Some(other) => return Err(Problem::new("protocol", format!("`{other}` is unknown"), fix)),
+    };
+    semantics.or(written).ok_or_else(|| Problem::new("protocol", "missing", fix))
+}
+
+type SourceFields = (Option<String>, Option<IpAddr>, Option<IpAddr>);
+
+fn source(top: &mut Fields) -> Result<SourceFields, Problem> {
+    let Some(mut source) = top.object("source")? else {
+        return Ok((None, None, None));
+    };
+    let principal = source.string("principal")?;
+    let ip = source.parsed("ip", "10.0.0.7")?;
+    let remote = source.parsed("remoteIp", "203.0.113.9")?;
+    source.finish("principal, ip, remoteIp")?;
+    match principal.as_deref() {
+        Some("") => Err(Problem::new("source.principal", "empty", "leave it out for a plaintext caller")),
+        Some(id) if id.starts_with("spiffe://") => Err(Problem::new(
+            "source.principal",
+            format!("`{id}` carries the scheme"),
+            "write the SPIFFE ID without `spiffe://`, as policies do",
+        )),
+        _ => Ok((principal, ip, remote)),
+    }
+}
+
+type DestinationFields = (Workload, Option<IpAddr>, Option<u16>);
+
+fn destination(top: &mut Fields) -> Result<DestinationFields, Problem> {
+    let missing = || {
+        Problem::new(
+            "destination.namespace",
+            "missing",
+            "name the namespace of the workload that is called: it selects the policies",
+        )
+    };
+    let mut destination = top.object("destination")?.ok_or_else(missing)?;
+    let namespace = destination.string("namespace")?.filter(|name| !name.is_empty()).ok_or_else(missing)?;
+    let name = destination.string("name")?.unwrap_or_default();
+    let labels = labels(destination.value("labels"))?;
+    let ip = destination.parsed("ip", "10.0.0.9")?;
+    let port = destination.port("port")?;
+    destination.finish("namespace, name, labels, ip, port")?;
+    let workload = Workload { namespace, name, labels };
+    Ok((workload, ip, port))
+}
+
+fn labels(value: Option<Value>) -> Result<BTreeMap<String, String>, Problem> {
+    let pairs = match value {
+        None => return Ok(BTreeMap::new()),
+        Some(Value::Object(pairs)) => pairs,
+        Some(other) => return Err(wrong("destination.labels", "an object of strings", &other)),
+    };
+    pairs
+        .into_iter()
+        .map(|(key, value)| match value {
+            Value::String(value) => Ok((key, value)),
+            other => Err(wrong(&format!("destination.labels.{key}"), "a string", &other)),
+        })
+        .collect()
+}
+
+fn connection(top: &mut Fields) -> Result<Option<String>, Problem> {
+    let Some(mut connection) = top.object("connection")? else {
+        return Ok(None);
+    };
+    let sni = connection.string("sni")?;
+    connection.finish("sni")?;
+    Ok(sni)
+}
+
+fn http(top: &mut Fields) -> Result<Http, Problem> {
+    let Some(mut fields) = top.object("http")? else {
+        return Ok(Http::default());
+    };
+    let mut http = Http {
+        method: fields.string("method")?,
+        target: fields.string("path")?,
+        host: fields.string("host")?,
+        scheme: fields.string("scheme")?,
+        headers: headers(fields.value("headers"))?,
+    };
+    fields.finish("method, path, host, scheme, headers")?;
+    if let Some((host, target)) = http.target.as_deref().and_then(absolute_form) {
+        http.host = Some(host);
+        http.target = Some(target);
+    }
+    Ok(http)
+}
+
+/// An absolute-form target replaces the Host header.
+fn absolute_form(target: &str) -> Option<(String, String)> {
+    let (scheme, rest) = target.split_once("://")?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return None;
+    }
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (host, path) = rest.split_at_checked(end)?;
+    let path = if path.is_empty() { "/" } else { path };
+    Some((host.to_owned(), path.to_owned()))
+}
+
+/// `[["name","value"],..]`; the codec trims outer blanks of values.
+fn headers(value: Option<Value>) -> Result<Vec<(String, String)>, Problem> {
+    let items = match value {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(items)) => items,
+        Some(other) => return Err(wrong("http.headers", "an array of [name, value] pairs", &other)),
+    };
+    let mut headers = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        match item.as_array().map(Vec::as_slice) {
+            Some([Value::String(name), Value::String(value)]) => {
+                headers.push((name.clone(), value.trim_matches([' ', '\t']).to_owned()));
+            }
+            _ => return Err(wrong(&format!("http.headers[{index}]"), "a pair of strings: [\"x-token\",\"a\"]", &item)),
+        }
+    }
+    Ok(headers)
+}
+
+fn claims(top: &mut Fields) -> Result<Option<Value>, Problem> {
+    let Some(mut jwt) = top.object("jwt")? else {
+        return Ok(None);
+    };
+    let claims = jwt.value("claims");
+    jwt.finish("claims")?;
+    match claims {
+        Some(other) if !other.is_object() => Err(wrong("jwt.claims", "an object", &other)),
+        claims => Ok(claims),
+    }
+}
