@@ -1,0 +1,96 @@
+//! What an operator decides about the authority, checked before anything is touched.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use palisade_identity::TrustDomain;
+use rustls_pki_types::DnsName;
+
+use crate::signer;
+
+/// The authority's settings.
+#[derive(Clone, Debug)]
+pub struct CaConfig {
+    /// Where keys and records are kept; made if missing, and used for nothing else.
+    pub dir: PathBuf,
+    /// The trust domain whose IDs are issued.
+    pub trust_domain: TrustDomain,
+    /// Lifetime of a leaf whose request names none; one hour by default.
+    pub leaf_ttl: Duration,
+    /// A request for more gets this much; 24 hours by default, 30 days at most.
+    pub max_ttl: Duration,
+    /// DNS names of the server's own certificate besides the built-in ones.
+    pub dns_names: Vec<String>,
+}
+
+/// Why settings are refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A lifetime below one second or with a fraction that a certificate cannot carry.
+    #[error("a leaf lifetime must be at least one second, not {0:?}")]
+    LifetimeTooShort(Duration),
+    /// The default exceeds the maximum.
+    #[error("the default leaf lifetime {leaf_ttl:?} exceeds the maximum {max_ttl:?}")]
+    DefaultOverMaximum {
+        /// The default asked for.
+        leaf_ttl: Duration,
+        /// The maximum asked for.
+        max_ttl: Duration,
+    },
+    /// A leaf would regularly outlive its signer.
+    #[error("the maximum leaf lifetime {0:?} exceeds the 30 days an intermediate is sure to have left")]
+    MaximumTooLong(Duration),
+    /// Not a DNS name.
+    #[error("`{0}` is not a DNS name")]
+    DnsName(String),
+}
+
+impl CaConfig {
+    /// Defaults for `trust_domain`, kept in `dir`.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>, trust_domain: TrustDomain) -> Self {
+        Self {
+            dir: dir.into(),
+            trust_domain,
+            leaf_ttl: Duration::from_secs(3_600),
+            max_ttl: Duration::from_secs(24 * 3_600),
+            dns_names: Vec::new(),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if let Some(short) = [self.leaf_ttl, self.max_ttl].into_iter().find(|ttl| ttl.as_secs() == 0) {
+            return Err(ConfigError::LifetimeTooShort(short));
+        }
+        if self.leaf_ttl > self.max_ttl {
+            return Err(ConfigError::DefaultOverMaximum { leaf_ttl: self.leaf_ttl, max_ttl: self.max_ttl });
+        }
+        if self.max_ttl > signer::INTERMEDIATE_RENEWED_BEFORE {
+            return Err(ConfigError::MaximumTooLong(self.max_ttl));
+        }
+        match self.dns_names.iter().find(|name| DnsName::try_from(name.as_str()).is_err()) {
+            Some(bad) => Err(ConfigError::DnsName(bad.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_settings_are_named() {
+        let good = CaConfig::new("/nowhere", TrustDomain::parse("cluster.local").unwrap());
+        assert!(good.check().is_ok());
+        let refused = |change: fn(&mut CaConfig)| {
+            let mut config = good.clone();
+            change(&mut config);
+            config.check().unwrap_err().to_string()
+        };
+        assert!(refused(|c| c.leaf_ttl = Duration::from_millis(900)).contains("one second"));
+        assert!(refused(|c| c.leaf_ttl = c.max_ttl * 2).contains("exceeds the maximum"));
+        assert!(refused(|c| c.max_ttl = Duration::from_secs(40 * 86_400)).contains("30 days"));
+        assert!(refused(|c| c.dns_names = vec!["a b".into()]).contains("`a b`"));
+    }
+}

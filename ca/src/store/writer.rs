@@ -1,0 +1,117 @@
+//! The one task that writes: everything that has gathered, one transaction, one flush, many answers.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use prometheus_client::metrics::counter::Counter;
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqlitePool;
+use tokio::sync::mpsc;
+
+use super::{IssuanceRow, Job, StoreError, TokenRow, Write};
+
+/// Records in one transaction at most: bounds how long the first of them waits for the last.
+const BATCH: usize = 512;
+
+/// All rows of a batch come as one JSON parameter, so a batch of any size is one prepared statement
+/// and one round trip to SQLite's thread.
+const INSERT: &str = "INSERT INTO issuance (serial, spiffe_id, caller, attestor, not_before, not_after, \
+     requested_ttl, shortened, key_sha256, issued_at) \
+     SELECT value ->> 'serial', value ->> 'spiffe_id', value ->> 'caller', value ->> 'attestor', \
+     value ->> 'not_before', value ->> 'not_after', value ->> 'requested_ttl', value ->> 'shortened', \
+     value ->> 'key_sha256', value ->> 'issued_at' FROM json_each(?1)";
+/// The same key may redeem a token again while it lives: an agent whose answer was lost asks with the
+/// request it has, and nobody else holds that key.
+const REDEEM: &str = "UPDATE join_token SET used_at = coalesce(used_at, ?2), used_key_sha256 = ?3 \
+     WHERE secret_sha256 = ?1 AND expires_at > ?2 AND (used_key_sha256 IS NULL OR used_key_sha256 = ?3)";
+const ADD_TOKEN: &str = "INSERT INTO join_token (secret_sha256, spiffe_id, created_at, expires_at) \
+     VALUES (?1, ?2, ?3, ?4)";
+
+pub(super) struct Writer {
+    pub(super) pool: SqlitePool,
+    pub(super) path: Arc<Path>,
+    pub(super) failing: Arc<AtomicBool>,
+    pub(super) failures: Counter,
+}
+
+impl Writer {
+    /// Writes until the last [`Store`](super::Store) is gone.
+    pub(super) async fn run(self, mut queue: mpsc::Receiver<Job>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while queue.recv_many(&mut batch, BATCH).await > 0 {
+            let written = self.write(&batch).await;
+            self.note(written.as_ref().err());
+            let results = match written {
+                Ok(results) => results,
+                Err(error) => vec![Err(self.failed(error)); batch.len()],
+            };
+            for (job, result) in batch.drain(..).zip(results) {
+                // Nobody listens any more if the caller has hung up.
+                drop(job.answer.send(result));
+            }
+        }
+        self.pool.close().await;
+    }
+
+    /// One transaction. Per job: written, or refused for a reason of its own.
+    async fn write(&self, batch: &[Job]) -> Result<Vec<Result<(), StoreError>>, sqlx::Error> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut results = Vec::with_capacity(batch.len());
+        let mut rows = Vec::with_capacity(batch.len());
+        for job in batch {
+            results.push(match &job.write {
+                Write::Token(token) => add_token(&mut transaction, token).await.map(Ok)?,
+                Write::Issuance { row, redeem } => {
+                    let granted = match redeem {
+                        Some(token) => redeem_token(&mut transaction, token, row).await?,
+                        None => true,
+                    };
+                    if granted {
+                        rows.push(row);
+                    }
+                    if granted { Ok(()) } else { Err(StoreError::TokenSpent) }
+                }
+            });
+        }
+        insert(&mut transaction, &rows).await?;
+        transaction.commit().await?;
+        Ok(results)
+    }
+
+    fn note(&self, error: Option<&sqlx::Error>) {
+        let was = self.failing.swap(error.is_some(), Ordering::Relaxed);
+        match error {
+            Some(error) => {
+                self.failures.inc();
+                tracing::error!(path = %self.path.display(), %error, "issuance records cannot be written");
+            }
+            None if was => tracing::info!(path = %self.path.display(), "issuance records are written again"),
+            None => {}
+        }
+    }
+
+    fn failed(&self, error: sqlx::Error) -> StoreError {
+        StoreError::Database { path: self.path.to_path_buf(), source: Arc::new(error) }
+    }
+}
+
+async fn insert(connection: &mut SqliteConnection, rows: &[&IssuanceRow]) -> Result<(), sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let rows = serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+    sqlx::query(INSERT).bind(rows).execute(connection).await?;
+    Ok(())
+}
+
+async fn redeem_token(connection: &mut SqliteConnection, token: &str, row: &IssuanceRow) -> Result<bool, sqlx::Error> {
+    let query = sqlx::query(REDEEM).bind(token).bind(row.issued_at).bind(&row.key_sha256);
+    Ok(query.execute(connection).await?.rows_affected() == 1)
+}
+
+async fn add_token(connection: &mut SqliteConnection, token: &TokenRow) -> Result<(), sqlx::Error> {
+    let query = sqlx::query(ADD_TOKEN).bind(&token.secret_sha256).bind(&token.spiffe_id);
+    query.bind(token.created_at).bind(token.expires_at).execute(connection).await?;
+    Ok(())
+}

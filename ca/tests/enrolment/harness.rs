@@ -1,0 +1,201 @@
+//! A real authority behind a real TLS listener, and the agents that call it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use palisade_ca::{Authority, CaConfig, CaService};
+use palisade_identity::tls;
+use palisade_identity::{
+    CertificateDer, Clock, Identity, PrivateKey, SpiffeId, TrustBundle, TrustBundles, TrustDomain, UnixTime, X509Svid,
+};
+use palisade_wire::channel;
+use palisade_wire::istio_ca::istio_certificate_service_client::IstioCertificateServiceClient;
+use palisade_wire::istio_ca::{IstioCertificateRequest, IstioCertificateResponse};
+use palisade_wire::serve::{self, Limits, ServerTls};
+use prometheus_client::registry::Registry;
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
+use rustls_pki_types::pem::PemObject;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+pub(crate) const H2: &[&[u8]] = &[b"h2"];
+pub(crate) const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+
+/// The real time, plus what the test adds.
+#[derive(Debug, Default)]
+pub(crate) struct TestClock(AtomicU64);
+
+impl TestClock {
+    pub(crate) fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_secs(), Ordering::Relaxed);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> UnixTime {
+        let seconds = UnixTime::now().as_secs() + self.0.load(Ordering::Relaxed);
+        UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+    }
+}
+
+pub(crate) fn domain() -> TrustDomain {
+    TrustDomain::parse("cluster.local").unwrap()
+}
+
+pub(crate) fn web() -> SpiffeId {
+    SpiffeId::parse(WEB).unwrap()
+}
+
+pub(crate) async fn open(dir: &Path, clock: &Arc<TestClock>) -> Result<Arc<Authority>, palisade_ca::OpenError> {
+    let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
+    Authority::open(CaConfig::new(dir, domain()), clock).await
+}
+
+/// The chain of causes, as the binary prints it.
+pub(crate) fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+pub(crate) struct Server {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) registry: Registry,
+    pub(crate) dir: tempfile::TempDir,
+    address: String,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(TestClock::default()));
+        let authority = open(dir.path(), &clock).await.unwrap();
+        let mut registry = Registry::default();
+        authority.register_metrics(&mut registry);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let routes = Routes::new(CaService::new(Arc::clone(&authority)).into_server());
+        let (tls, shutdown) = (Arc::clone(&authority) as Arc<dyn ServerTls>, CancellationToken::new());
+        let task = tokio::spawn(serve::tls(listener, tls, routes, Limits::default(), shutdown.clone()));
+        Self { authority, clock, registry, dir, address, shutdown, task }
+    }
+
+    pub(crate) async fn token(&self, id: &SpiffeId) -> String {
+        let token = self.authority.create_join_token(id, Duration::ZERO).await.unwrap();
+        token.token.to_string()
+    }
+
+    /// A connection of an agent that has seen nothing of the server but the hash in its token.
+    pub(crate) fn pinned(&self, token: &str) -> Agent {
+        let config = tls::client_config_pinned(root_hash(token), H2).unwrap();
+        Agent::new(channel::tls(&self.address, "localhost", Arc::new(config)).unwrap())
+    }
+
+    /// A connection with a certificate, or without one.
+    pub(crate) fn connect(&self, identity: Option<&Identity>) -> Agent {
+        let config = tls::client_config_named(identity, &self.authority.bundle(), H2).unwrap();
+        Agent::new(channel::tls(&self.address, "istiod.istio-system.svc", Arc::new(config)).unwrap())
+    }
+
+    /// Enrols and returns the identity.
+    pub(crate) async fn enrol(&self, id: &SpiffeId) -> Identity {
+        let token = self.token(id).await;
+        let key = KeyPair::generate().unwrap();
+        let answer = self.pinned(&token).ask(&csr(&key, &[id.as_str()]), 0, Some(&token)).await.unwrap();
+        identity(&answer, &key)
+    }
+
+    pub(crate) fn metric(&self, line: &str) -> bool {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text.lines().any(|found| found == line)
+    }
+
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("the server ends").unwrap();
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Agent(IstioCertificateServiceClient<Channel>);
+
+impl Agent {
+    fn new(channel: Channel) -> Self {
+        Self(IstioCertificateServiceClient::new(channel))
+    }
+
+    pub(crate) async fn ask(
+        &mut self,
+        csr: &str,
+        ttl: i64,
+        token: Option<&str>,
+    ) -> Result<IstioCertificateResponse, Status> {
+        let message = IstioCertificateRequest { csr: csr.into(), validity_duration: ttl, metadata: None };
+        self.send(message, token).await
+    }
+
+    pub(crate) async fn send(
+        &mut self,
+        message: IstioCertificateRequest,
+        token: Option<&str>,
+    ) -> Result<IstioCertificateResponse, Status> {
+        let response = self.0.create_certificate(request(message, token)).await;
+        response.map(tonic::Response::into_inner)
+    }
+}
+
+pub(crate) fn request(message: IstioCertificateRequest, token: Option<&str>) -> Request<IstioCertificateRequest> {
+    let mut request = Request::new(message);
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    }
+    request
+}
+
+pub(crate) fn root_hash(token: &str) -> [u8; 32] {
+    let hex = token.rsplit('.').next().unwrap();
+    let byte = |at: usize| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).unwrap();
+    std::array::from_fn(byte)
+}
+
+pub(crate) fn csr(key: &KeyPair, uris: &[&str]) -> String {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+    params.serialize_request(key).unwrap().pem().unwrap()
+}
+
+pub(crate) fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).map(Result::unwrap).collect()
+}
+
+/// What an agent makes of an answer: every element but the last is one certificate, the last is the
+/// roots.
+pub(crate) fn identity(answer: &IstioCertificateResponse, key: &KeyPair) -> Identity {
+    let (roots, chain) = answer.cert_chain.split_last().unwrap();
+    let chain: Vec<_> = chain
+        .iter()
+        .map(|element| {
+            let mut found = certificates(element);
+            assert_eq!(found.len(), 1, "one certificate an element");
+            found.remove(0)
+        })
+        .collect();
+    let bundle = TrustBundle::from_pem(domain(), roots.as_bytes()).unwrap();
+    let key = PrivateKey::from_pkcs8_der(key.serialize_der()).unwrap();
+    let svid = X509Svid::new(chain, key).unwrap();
+    Identity { svid: Arc::new(svid), bundles: Arc::new(TrustBundles::from_iter([bundle])) }
+}

@@ -1,0 +1,74 @@
+//! No log, at any level and of any library below, holds a token or a key. A process of its own: the
+//! subscriber is the process's.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+
+#[expect(dead_code, reason = "the other tests use the rest of it")]
+#[path = "enrolment/harness.rs"]
+mod harness;
+
+use std::fs;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use rcgen::KeyPair;
+use tracing_subscriber::fmt::MakeWriter;
+
+use harness::{Server, WEB, csr, web};
+
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Captured {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn logs_hold_no_token_and_no_key() {
+    let captured = Captured::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_writer(captured.clone())
+        .finish();
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let server = Server::start().await;
+    let token = server.token(&web()).await;
+    let key = KeyPair::generate().unwrap();
+    let mut agent = server.pinned(&token);
+    agent.ask("garbage", 0, Some(&token)).await.unwrap_err();
+    agent.ask(&csr(&key, &[WEB]), 0, Some(&token)).await.unwrap();
+    agent.ask(&csr(&KeyPair::generate().unwrap(), &[WEB]), 0, Some(&token)).await.unwrap_err();
+    server.authority.maintain().await;
+    let files = ["root.pem", "intermediate.pem"].map(|name| fs::read_to_string(server.dir.path().join(name)).unwrap());
+    server.stop().await;
+
+    let log = String::from_utf8_lossy(&captured.0.lock().unwrap()).into_owned();
+    for expected in ["certificate issued", "certificate refused", "token-used", "join token created"] {
+        assert!(log.contains(expected), "the capture works: {expected}");
+    }
+    let mut secrets: Vec<String> = vec![token.split('.').nth(1).unwrap().to_owned()];
+    for file in files {
+        let (key, _) = file.split_once("-----END PRIVATE KEY-----").unwrap();
+        secrets.extend(key.lines().skip(1).map(str::to_owned));
+    }
+    assert!(secrets.len() > 4);
+    for secret in secrets {
+        let place = log.find(&secret).map(|at| log[at.saturating_sub(300)..at].to_owned());
+        assert_eq!(place, None, "a secret is in the log");
+    }
+}

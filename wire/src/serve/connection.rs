@@ -1,0 +1,178 @@
+//! One connection: prove who calls, speak HTTP/2, end in time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use palisade_identity::VerifiedPeer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tower::ServiceExt;
+
+use super::authority::ValidAuthority;
+use super::{Limits, ServerTls};
+use crate::{Caller, UnixCaller};
+
+/// Length of the HTTP/2 client preface (RFC 9113, section 3.4).
+const PREFACE: usize = 24;
+/// Wall clocks step and machines sleep: a certificate's end is looked at this often.
+const EXPIRY_CHECK: Duration = Duration::from_secs(30);
+
+/// What all connections of a listener share.
+#[derive(Clone)]
+pub(super) struct Serving {
+    pub(super) routes: Routes,
+    pub(super) limits: Arc<Limits>,
+    pub(super) shutdown: CancellationToken,
+}
+
+pub(super) async fn over_tls(stream: TcpStream, address: SocketAddr, tls: Arc<dyn ServerTls>, serving: Serving) {
+    let handshake = handshake(stream, &*tls, serving.limits.handshake_timeout);
+    let stream = match serving.shutdown.run_until_cancelled(handshake).await {
+        Some(Ok(stream)) => stream,
+        Some(Err(error)) => return tracing::debug!(%address, %error, "handshake failed"),
+        None => return,
+    };
+    let peer = match stream.get_ref().1.peer_certificates().map(|chain| tls.verify(chain)) {
+        None => None,
+        Some(Ok(peer)) => Some(Arc::new(peer)),
+        Some(Err(error)) => {
+            return tracing::warn!(%address, %error, "client certificate refused");
+        }
+    };
+    let caller = Caller { peer: peer.clone(), address: Some(address), unix: None };
+    serve(stream, caller, serving, expiry(peer, tls)).await;
+}
+
+pub(super) async fn over_unix(stream: UnixStream, serving: Serving) {
+    let credentials = match stream.peer_cred() {
+        Ok(credentials) => credentials,
+        Err(error) => return tracing::warn!(%error, "peer credentials unreadable"),
+    };
+    let unix = UnixCaller { pid: credentials.pid().unwrap_or(0), uid: credentials.uid(), gid: credentials.gid() };
+    let caller = Caller { unix: Some(unix), ..Caller::default() };
+    serve(ValidAuthority::new(stream), caller, serving, std::future::pending()).await;
+}
+
+async fn handshake(stream: TcpStream, tls: &dyn ServerTls, timeout: Duration) -> io::Result<TlsStream<TcpStream>> {
+    stream.set_nodelay(true)?;
+    tokio::time::timeout(timeout, TlsAcceptor::from(tls.config()).accept(stream)).await?
+}
+
+/// Ends when the peer's certificate does; never for a caller without one.
+async fn expiry(peer: Option<Arc<VerifiedPeer>>, tls: Arc<dyn ServerTls>) {
+    let Some(peer) = peer else { return std::future::pending().await };
+    loop {
+        let left = peer.not_after().as_secs().saturating_sub(tls.now().as_secs());
+        if left == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(left).min(EXPIRY_CHECK)).await;
+    }
+}
+
+async fn serve<S>(stream: S, caller: Caller, serving: Serving, expiry: impl Future<Output = ()>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Serving { routes, limits, shutdown } = serving;
+    let read = Arc::new(AtomicUsize::new(0));
+    let io = TokioIo::new(Counted { inner: stream, read: Arc::clone(&read) });
+    let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(caller.clone());
+        routes.clone().oneshot(request)
+    });
+    let mut connection = pin!(builder(&limits).serve_connection(io, service));
+    tokio::select! {
+        ended = connection.as_mut() => return log_end(ended),
+        () = silence(&read, limits.handshake_timeout) => {
+            return tracing::debug!("connection closed: the client said nothing");
+        }
+        () = expiry => tracing::debug!("connection is ended: the client's certificate expired"),
+        () = shutdown.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    match tokio::time::timeout(limits.drain, connection).await {
+        Ok(ended) => log_end(ended),
+        Err(_) => tracing::debug!("connection cut: requests outlived the drain deadline"),
+    }
+}
+
+fn log_end(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection failed");
+    }
+}
+
+fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.max_concurrent_streams)
+        .max_header_list_size(limits.max_header_list)
+        .max_pending_accept_reset_streams(limits.max_pending_resets)
+        .max_local_error_reset_streams(limits.max_pending_resets)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout);
+    builder
+}
+
+/// Ends if no HTTP/2 preface came in time. Keepalive covers the rest of the connection's life.
+async fn silence(read: &AtomicUsize, timeout: Duration) {
+    tokio::time::sleep(timeout).await;
+    if read.load(Ordering::Relaxed) >= PREFACE {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Counts the bytes that came in.
+struct Counted<S> {
+    inner: S,
+    read: Arc<AtomicUsize>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.read.fetch_add(buf.filled().len().saturating_sub(before), Ordering::Relaxed);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
