@@ -30,10 +30,10 @@ pub(crate) fn findings(root: &Path) -> Result<Vec<String>> {
 
 fn limit(path: &Path) -> usize {
     let is_test = path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs");
-    match path.file_name().and_then(|name| name.to_str()) {
-        Some("main.rs") => MAIN_LINES,
-        _ if is_test => TEST_FILE_LINES,
-        _ => FILE_LINES,
+    match is_test {
+        _ if path.ends_with("src/main.rs") => MAIN_LINES,
+        true => TEST_FILE_LINES,
+        false => FILE_LINES,
     }
 }
 
@@ -59,6 +59,7 @@ mod tests {
     #[test]
     fn limits_depend_on_the_kind_of_file() {
         assert_eq!(limit(Path::new("src/main.rs")), 60);
+        assert_eq!(limit(Path::new("ca/tests/enrolment/main.rs")), 600);
         assert_eq!(limit(Path::new("proxy/src/tls.rs")), 400);
         assert_eq!(limit(Path::new("proxy/tests/tls.rs")), 600);
     }

@@ -1,0 +1,199 @@
+//! The agent itself: holds the identity, keeps it fresh, hands it out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use palisade_identity::{Clock, Identity, SvidSource};
+use prometheus_client::registry::Registry;
+use rustls_pki_types::UnixTime;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use health::{Health, IdentityState};
+pub use renew::RenewError;
+
+use crate::config::{AgentConfig, CheckConfigError};
+use crate::metrics::Metrics;
+use crate::report;
+use crate::serve::{self, ServeError};
+use crate::storage::{DecodeIdentityError, LoadIdentityError, OpenStorageError, Storage};
+use holder::Holder;
+
+mod health;
+mod holder;
+mod plan;
+mod renew;
+
+/// The node agent. Clones are handles of the same agent.
+#[derive(Clone)]
+pub struct Agent {
+    inner: Arc<Inner>,
+}
+
+/// What every handle shares.
+struct Inner {
+    config: AgentConfig,
+    clock: Arc<dyn Clock>,
+    storage: Storage,
+    metrics: Metrics,
+    holder: Holder,
+    renew_now: Notify,
+    running: AtomicBool,
+}
+
+/// The agent cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum NewAgentError {
+    /// The configuration contradicts itself.
+    #[error("the agent's configuration cannot work")]
+    Config(#[source] CheckConfigError),
+    /// The state directory cannot be used.
+    #[error("the agent cannot keep its identity")]
+    Storage(#[source] OpenStorageError),
+    /// The stored identity is one that must not be overwritten: newer than this agent, or unreadable.
+    #[error("the stored identity is left alone")]
+    Stored(#[source] LoadIdentityError),
+}
+
+/// Why [`Agent::run`] ended other than by its shutdown.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Another handle runs the agent already.
+    #[error("the agent runs already")]
+    AlreadyRunning,
+    /// The workload socket could not be opened or served.
+    #[error("the workload socket cannot be served")]
+    Serve(#[source] ServeError),
+}
+
+impl Agent {
+    /// Checks the configuration, opens the state directory and loads the last identity from it. Nothing is sent yet.
+    ///
+    /// A stored identity that is damaged, or of another trust domain, is logged and replaced at the next issuance.
+    ///
+    /// # Errors
+    /// [`NewAgentError`], for what only the operator can put right.
+    pub fn new(config: AgentConfig, clock: Arc<dyn Clock>, registry: &mut Registry) -> Result<Self, NewAgentError> {
+        config.check().map_err(NewAgentError::Config)?;
+        let storage = Storage::open(&config.state_dir).map_err(NewAgentError::Storage)?;
+        let metrics = Metrics::register(registry);
+        let holder = Holder::default();
+        if let Some(identity) = load(&storage, &config)? {
+            metrics.not_after.set(i64::try_from(identity.svid.not_after().as_secs()).unwrap_or(i64::MAX));
+            holder.install(Arc::new(identity), clock.now());
+        }
+        Ok(Self {
+            inner: Arc::new(Inner {
+                config,
+                clock,
+                storage,
+                metrics,
+                holder,
+                renew_now: Notify::new(),
+                running: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// True while the identity can be used; flips at its expiry too.
+    pub fn readiness(&self) -> watch::Receiver<bool> {
+        self.inner.holder.readiness()
+    }
+
+    /// The state of the identity by the clock of this moment, and the last failure since the last success.
+    pub fn health(&self) -> Health {
+        self.inner.holder.health(self.inner.clock.now())
+    }
+
+    /// Asks for a new certificate at once, whatever the schedule says. Returns immediately; success shows as a change.
+    pub fn renew_now(&self) {
+        self.inner.renew_now.notify_one();
+    }
+
+    /// Renews the identity and serves the socket, if one is configured, until `shutdown`.
+    ///
+    /// # Errors
+    /// [`RunError`]; an authority that is away or says no is no error here but a state ([`Agent::health`]).
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+        if self.inner.running.swap(true, Ordering::AcqRel) {
+            return Err(RunError::AlreadyRunning);
+        }
+        let _running = RunGuard(&self.inner.running);
+        let serving = async {
+            match &self.inner.config.socket {
+                Some(path) => serve::serve(self.service(), path, shutdown.clone()).await.map_err(RunError::Serve),
+                None => Ok(()),
+            }
+        };
+        let renewing = async {
+            renew::run(&self.inner, shutdown.clone()).await;
+            Ok(())
+        };
+        tokio::try_join!(serving, renewing).map(|((), ())| ())
+    }
+
+    fn service(&self) -> serve::Service {
+        serve::Service {
+            source: Arc::new(self.clone()),
+            clock: Arc::clone(&self.inner.clock),
+            allowed_uids: self.inner.config.allowed_uids.clone(),
+            metrics: self.inner.metrics.clone(),
+        }
+    }
+}
+
+/// Lets the agent run again, however the run ended.
+struct RunGuard<'a>(&'a AtomicBool);
+
+impl Drop for RunGuard<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl SvidSource for Agent {
+    /// The newest identity installed. It may have expired: whoever shows it to a peer is told so by the peer, and
+    /// [`Agent::health`] names it.
+    fn current(&self) -> Option<Arc<Identity>> {
+        self.inner.holder.current()
+    }
+
+    fn on_change(&self, callback: Box<dyn Fn() + Send + Sync>) {
+        self.inner.holder.on_change(callback);
+    }
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let now: UnixTime = self.inner.clock.now();
+        f.debug_struct("Agent")
+            .field("server", &self.inner.config.server)
+            .field("health", &self.inner.holder.health(now))
+            .finish_non_exhaustive()
+    }
+}
+
+/// The stored identity, if it is ours.
+fn load(storage: &Storage, config: &AgentConfig) -> Result<Option<Identity>, NewAgentError> {
+    let identity = match storage.load(&config.trust_domain) {
+        Ok(Some(identity)) => identity,
+        Ok(None) => return Ok(None),
+        Err(
+            error @ (LoadIdentityError::Unreadable { .. }
+            | LoadIdentityError::Content { source: DecodeIdentityError::Newer { .. }, .. }),
+        ) => return Err(NewAgentError::Stored(error)),
+        Err(error) => {
+            tracing::warn!(error = %report::chain(&error), "the stored identity is not used; a new one is asked for");
+            return Ok(None);
+        }
+    };
+    let stored = identity.svid.id();
+    if let Some(expected) = config.expected_id.as_ref().filter(|expected| *expected != stored) {
+        tracing::warn!(%stored, %expected, "the stored identity is not the one expected; a new one is asked for");
+        return Ok(None);
+    }
+    Ok(Some(identity))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! One call to the certificate authority: Istio's `CreateCertificate`, over a TLS connection of its own.
+//!
+//! Renewals are half a certificate's life apart, so no connection is kept between them; each one is made with the
+//! trust and the certificate of that moment, which also picks up a changed bundle file or a moved server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade_wire::channel::{self, ChannelError};
+use palisade_wire::istio_ca::IstioCertificateRequest;
+use palisade_wire::istio_ca::istio_certificate_service_client::IstioCertificateServiceClient;
+use rustls::ClientConfig;
+use tonic::metadata::MetadataValue;
+use tonic::metadata::errors::InvalidMetadataValue;
+use tonic::{Code, Request, Status};
+
+use crate::config::AgentConfig;
+use crate::token::JoinToken;
+
+/// For the connection, the handshake and the call together.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why a call gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The server's address or name cannot be one.
+    #[error("the server cannot be called")]
+    Address(#[source] ChannelError),
+    /// The token cannot stand in a header.
+    #[error("the join token cannot be sent")]
+    Token(#[source] InvalidMetadataValue),
+    /// The server said no, and will say it again.
+    #[error("the server refused")]
+    Refused(#[source] Box<Status>),
+    /// The server could not be reached, was not recognised, did not answer, or cannot issue now.
+    #[error("the server did not issue")]
+    Failed(#[source] Box<Status>),
+}
+
+/// Sends a certificate request and gives back the elements of the answer, unchecked.
+///
+/// # Errors
+/// [`CallError`]; only [`CallError::Refused`] is final.
+pub(crate) async fn create_certificate(
+    config: &AgentConfig,
+    tls: Arc<ClientConfig>,
+    token: Option<&JoinToken>,
+    csr: String,
+) -> Result<Vec<String>, CallError> {
+    let channel = channel::tls(&config.server, config.certificate_name(), tls).map_err(CallError::Address)?;
+    let mut request = Request::new(IstioCertificateRequest {
+        csr,
+        validity_duration: config.lifetime.map_or(0, |life| i64::try_from(life.as_secs()).unwrap_or(i64::MAX)),
+        metadata: None,
+    });
+    request.set_timeout(DEADLINE);
+    if let Some(token) = token {
+        let mut header =
+            MetadataValue::try_from(format!("Bearer {}", token.secret_text())).map_err(CallError::Token)?;
+        header.set_sensitive(true);
+        request.metadata_mut().insert("authorization", header);
+    }
+    let mut client = IstioCertificateServiceClient::new(channel);
+    let answer = tokio::time::timeout(DEADLINE, client.create_certificate(request))
+        .await
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+    answer.map(|answer| answer.into_inner().cert_chain).map_err(judge)
+}
+
+/// Which refusals are final: asking the same again cannot help.
+fn judge(status: Status) -> CallError {
+    let status = Box::new(status);
+    match status.code() {
+        Code::Unauthenticated
+        | Code::PermissionDenied
+        | Code::InvalidArgument
+        | Code::FailedPrecondition
+        | Code::Unimplemented => CallError::Refused(status),
+        _ => CallError::Failed(status),
+    }
+}

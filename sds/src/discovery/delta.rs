@@ -1,0 +1,106 @@
+//! Delta: each response holds what the client does not have yet.
+
+use std::collections::BTreeMap;
+
+use palisade_wire::SECRET_TYPE_URL;
+use palisade_wire::envoy::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as DeltaResource,
+};
+use tonic::Status;
+
+use super::rejection;
+use super::stream::Machine;
+use crate::metrics::Metrics;
+use crate::secrets::{CERTIFICATE_NAME, Offer, ROOTS_NAME};
+
+/// One subscriber.
+#[derive(Debug, Default)]
+pub(crate) struct Subscription {
+    /// Names asked for, each with the version that the client has.
+    wanted: BTreeMap<String, Option<String>>,
+    node: String,
+    heard: bool,
+    /// Number of responses sent; the nonce of the last one.
+    sent: u64,
+}
+
+impl Machine for Subscription {
+    type Request = DeltaDiscoveryRequest;
+    type Response = DeltaDiscoveryResponse;
+
+    fn hear(&mut self, request: DeltaDiscoveryRequest, metrics: &Metrics) -> Result<(), Status> {
+        rejection::check_type(&request.type_url)?;
+        if let Some(node) = &request.node {
+            self.node.clone_from(&node.id);
+        }
+        if self.sent > 0
+            && request.response_nonce == self.sent.to_string()
+            && let Some(error) = &request.error_detail
+        {
+            let names: Vec<&str> = self.wanted.keys().map(String::as_str).collect();
+            rejection::record(metrics, &self.node, &names.join(","), &error.message);
+        }
+        self.subscribe(request)
+    }
+
+    fn reply(&mut self, offer: &Offer) -> Option<DeltaDiscoveryResponse> {
+        // "ROOTCA" sorts before "default": a new certificate may need the new roots.
+        let mut resources = Vec::new();
+        for (name, held) in &mut self.wanted {
+            let Some(resource) = offer.resource(name) else { continue };
+            if held.as_ref() == Some(&resource.version) {
+                continue;
+            }
+            *held = Some(resource.version.clone());
+            resources.push(DeltaResource {
+                name: name.clone(),
+                version: resource.version.clone(),
+                resource: Some(resource.secret.clone()),
+                ..DeltaResource::default()
+            });
+        }
+        if resources.is_empty() {
+            return None;
+        }
+        self.sent += 1;
+        Some(DeltaDiscoveryResponse {
+            resources,
+            type_url: SECRET_TYPE_URL.to_owned(),
+            nonce: self.sent.to_string(),
+            ..DeltaDiscoveryResponse::default()
+        })
+    }
+}
+
+impl Subscription {
+    /// Names come and go in any message, replies included.
+    fn subscribe(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
+        let first = !std::mem::replace(&mut self.heard, true);
+        let mut names = request.resource_names_subscribe;
+        let everything = names.iter().any(|name| name == "*") || (first && names.is_empty());
+        if everything {
+            names.retain(|name| name != "*");
+            names.extend([CERTIFICATE_NAME.to_owned(), ROOTS_NAME.to_owned()]);
+        }
+        rejection::check_names(&self.node, names.iter())?;
+        for name in &request.resource_names_unsubscribe {
+            self.wanted.remove(name);
+        }
+        // Asked for again means sent again: the client may have dropped it.
+        self.wanted.extend(names.into_iter().map(|name| (name, None)));
+        if self.wanted.len() > rejection::MAX_NAMES {
+            return Err(Status::resource_exhausted("too many resource names on one stream"));
+        }
+        if first {
+            for (name, version) in request.initial_resource_versions {
+                if let Some(held) = self.wanted.get_mut(&name) {
+                    *held = Some(version);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! The life of one stream, whichever of the two protocols it speaks.
+
+use std::time::Duration;
+
+use futures_util::stream;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::Answers;
+use crate::metrics::{Metrics, StreamGuard};
+use crate::schedule;
+use crate::secrets::{Feed, Offer};
+
+/// What one subscriber asked for and was given: a pure state machine.
+pub(crate) trait Machine: Send + 'static {
+    /// What the client sends.
+    type Request: Send + 'static;
+    /// What it gets.
+    type Response: Send + 'static;
+
+    /// Takes one message in.
+    ///
+    /// # Errors
+    /// The status that ends the stream, for messages that no client of this service sends.
+    fn hear(&mut self, request: Self::Request, metrics: &Metrics) -> Result<(), Status>;
+
+    /// The response that is due, if any. Called after every message and every change.
+    fn reply(&mut self, offer: &Offer) -> Option<Self::Response>;
+}
+
+/// Everything one open stream holds.
+pub(crate) struct Open<M: Machine> {
+    pub(crate) machine: M,
+    pub(crate) inbound: Streaming<M::Request>,
+    pub(crate) feed: Feed,
+    pub(crate) changed: watch::Receiver<()>,
+    pub(crate) metrics: Metrics,
+    pub(crate) shutdown: CancellationToken,
+    /// Counts the stream while it is open.
+    pub(crate) _guard: StreamGuard,
+}
+
+/// Runs the stream inside of the connection's task: it is polled only when the client can take more, so a slow client
+/// gets the newest state and not a queue of old ones.
+pub(crate) fn drive<M: Machine>(open: Open<M>) -> Answers<M::Response> {
+    Box::pin(stream::unfold(Some(open), |open| async {
+        let mut open = open?;
+        match open.next().await {
+            Ok(Some(response)) => Some((Ok(response), Some(open))),
+            Ok(None) => None,
+            Err(status) => Some((Err(status), None)),
+        }
+    }))
+}
+
+impl<M: Machine> Open<M> {
+    /// The next response; `None` when the client has hung up or the process stops.
+    async fn next(&mut self) -> Result<Option<M::Response>, Status> {
+        loop {
+            self.changed.mark_unchanged();
+            let offer = self.feed.offer();
+            if let Some(response) = self.machine.reply(&offer) {
+                self.metrics.pushes.inc();
+                return Ok(Some(response));
+            }
+            if !self.wait(&offer).await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits for something to happen. False means that the stream is over.
+    async fn wait(&mut self, offer: &Offer) -> Result<bool, Status> {
+        tokio::select! {
+            message = self.inbound.message() => match message {
+                Ok(Some(request)) => self.machine.hear(request, &self.metrics).map(|()| true),
+                // A reset is how most clients leave; there is nobody to tell.
+                Ok(None) | Err(_) => Ok(false),
+            },
+            changed = self.changed.changed() => Ok(changed.is_ok()),
+            () = later(offer) => Ok(true),
+            () = self.shutdown.cancelled() => Ok(false),
+        }
+    }
+}
+
+/// A withheld certificate becomes good by time alone when a stepped clock is set right: look again each minute.
+async fn later(offer: &Offer) {
+    if offer.is_whole() {
+        std::future::pending().await
+    } else {
+        let minute: Duration = schedule::REEVALUATE;
+        tokio::time::sleep(minute).await;
+    }
+}

@@ -1,0 +1,124 @@
+//! State of the world: each response holds everything asked for.
+
+use std::collections::BTreeSet;
+
+use palisade_wire::SECRET_TYPE_URL;
+use palisade_wire::envoy::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use tonic::Status;
+
+use super::rejection;
+use super::stream::Machine;
+use crate::metrics::Metrics;
+use crate::secrets::encoded::version_of;
+use crate::secrets::{CERTIFICATE_NAME, Offer, ROOTS_NAME, Resource};
+
+/// One subscriber.
+#[derive(Debug, Default)]
+pub(crate) struct Subscription {
+    asked: Asked,
+    node: String,
+    /// Number of responses sent; the nonce of the last one.
+    sent: u64,
+    /// Version of the last one.
+    version: String,
+    /// A request that wants an answer even if the content is the same.
+    owed: bool,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Asked {
+    /// The first request has not come yet.
+    #[default]
+    Nothing,
+    /// It named nothing, which means everything.
+    Everything,
+    /// These names.
+    Names(BTreeSet<String>),
+}
+
+impl Machine for Subscription {
+    type Request = DiscoveryRequest;
+    type Response = DiscoveryResponse;
+
+    fn hear(&mut self, request: DiscoveryRequest, metrics: &Metrics) -> Result<(), Status> {
+        rejection::check_type(&request.type_url)?;
+        if let Some(node) = request.node {
+            self.node = node.id;
+        }
+        let answers_ours = request.response_nonce == self.sent.to_string();
+        if self.sent > 0 && !request.response_nonce.is_empty() && !answers_ours {
+            // About a response that a newer one has overtaken; the client will speak about that one next.
+            return Ok(());
+        }
+        if self.sent > 0
+            && answers_ours
+            && let Some(error) = request.error_detail
+        {
+            rejection::record(metrics, &self.node, &request.resource_names.join(","), &error.message);
+        }
+        // Without a nonce it is no reply but a new question, and wants an answer whatever it had before.
+        let question = self.sent == 0 || request.response_nonce.is_empty();
+        self.subscribe(request.resource_names, question)
+    }
+
+    fn reply(&mut self, offer: &Offer) -> Option<DiscoveryResponse> {
+        let resources = self.resources(offer);
+        if resources.is_empty() {
+            return None;
+        }
+        let version = version(&resources);
+        if !self.owed && version == self.version {
+            return None;
+        }
+        let secrets = resources.into_iter().map(|resource| resource.secret.clone()).collect();
+        self.owed = false;
+        self.sent += 1;
+        self.version.clone_from(&version);
+        Some(DiscoveryResponse {
+            version_info: version,
+            resources: secrets,
+            type_url: SECRET_TYPE_URL.to_owned(),
+            nonce: self.sent.to_string(),
+            ..DiscoveryResponse::default()
+        })
+    }
+}
+
+impl Subscription {
+    fn subscribe(&mut self, names: Vec<String>, question: bool) -> Result<(), Status> {
+        let everything = names.is_empty() && matches!(self.asked, Asked::Nothing | Asked::Everything);
+        let asked = if everything { Asked::Everything } else { Asked::Names(names.into_iter().collect()) };
+        let news = asked != self.asked;
+        if news && let Asked::Names(names) = &asked {
+            rejection::check_names(&self.node, names.iter())?;
+        }
+        self.owed |= news || question;
+        self.asked = asked;
+        Ok(())
+    }
+
+    /// What was asked for and may be served; the roots first, for a new certificate may need them.
+    fn resources<'a>(&self, offer: &'a Offer) -> Vec<&'a Resource> {
+        [ROOTS_NAME, CERTIFICATE_NAME]
+            .into_iter()
+            .filter(|name| match &self.asked {
+                Asked::Nothing => false,
+                Asked::Everything => true,
+                Asked::Names(names) => names.contains(*name),
+            })
+            .filter_map(|name| offer.resource(name))
+            .collect()
+    }
+}
+
+/// The version of a response: its resource's own, or a hash over all of them.
+fn version(resources: &[&Resource]) -> String {
+    if let [only] = resources {
+        return only.version.clone();
+    }
+    let versions: Vec<&[u8]> = resources.iter().map(|resource| resource.version.as_bytes()).collect();
+    version_of(&versions)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,29 @@
+#![doc = include_str!("../README.md")]
+
+pub use agent::{Agent, Health, IdentityState, NewAgentError, RenewError, RunError};
+pub use answer::AnswerError;
+pub use authority::CallError;
+pub use config::{AgentConfig, CheckConfigError, FirstTrust, JoinTokenSource};
+pub use pem::ReadPemError;
+pub use serve::ServeError;
+pub use storage::{DecodeIdentityError, FORMAT, LoadIdentityError, OpenStorageError};
+pub use token::{JoinToken, ParseTokenError};
+
+mod agent;
+mod answer;
+mod attest;
+mod authority;
+mod config;
+mod discovery;
+mod metrics;
+mod pem;
+mod report;
+pub mod schedule;
+mod secrets;
+mod serve;
+mod storage;
+mod token;
+mod workload;
+
+#[cfg(test)]
+mod fixtures;

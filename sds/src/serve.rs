@@ -1,0 +1,94 @@
+//! The one Unix socket: Workload API and SDS side by side.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use palisade_identity::{Clock, SvidSource};
+use palisade_wire::envoy::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer;
+use palisade_wire::serve::{self, Limits, SocketError, UnixSocket};
+use palisade_wire::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::attest::Attestor;
+use crate::discovery::Discovery;
+use crate::metrics::Metrics;
+use crate::secrets::Feed;
+use crate::workload::Workload;
+
+/// Largest message a local client may send. Envoy describes itself in its first one, which takes some 100 KiB.
+const MAX_MESSAGE: usize = 1024 * 1024;
+
+/// Every local user may connect; attestation decides what each gets.
+const SOCKET_MODE: u32 = 0o666;
+const DIRECTORY_MODE: u32 = 0o755;
+/// Envoy opens a stream for each secret, all of them on one connection.
+const MAX_STREAMS: u32 = 65_536;
+
+/// The workload socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Its directory could not be made.
+    #[error("directory `{}` cannot be made", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The socket itself.
+    #[error("the socket cannot be opened")]
+    Socket(#[source] SocketError),
+}
+
+/// What the socket serves, and to whom.
+pub(crate) struct Service {
+    pub(crate) source: Arc<dyn SvidSource>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) allowed_uids: Vec<u32>,
+    pub(crate) metrics: Metrics,
+}
+
+/// Opens the socket and serves it until `shutdown`.
+pub(crate) async fn serve(service: Service, path: &Path, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let socket = bind(path)?;
+    tracing::info!(path = %path.display(), "the workload socket is open");
+    let limits = Limits { max_concurrent_streams: MAX_STREAMS, ..Limits::default() };
+    serve::unix(socket, service.routes(&shutdown), limits, shutdown).await;
+    Ok(())
+}
+
+/// Makes the directory if it is missing, and the socket in it. The mode of a directory that exists is its owner's.
+fn bind(path: &Path) -> Result<UnixSocket, ServeError> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(DIRECTORY_MODE)
+            .create(directory)
+            .map_err(|source| ServeError::Directory { path: directory.to_owned(), source })?;
+    }
+    UnixSocket::bind(path, SOCKET_MODE).map_err(ServeError::Socket)
+}
+
+impl Service {
+    fn routes(self, shutdown: &CancellationToken) -> Routes {
+        let feed = Feed::new(self.source, self.clock);
+        let attestor = Attestor::new(&self.allowed_uids);
+        let workload = Workload {
+            feed: feed.clone(),
+            attestor: attestor.clone(),
+            metrics: self.metrics.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let discovery = Discovery { feed, attestor, metrics: self.metrics, shutdown: shutdown.clone() };
+        let workload = SpiffeWorkloadApiServer::new(workload).max_decoding_message_size(MAX_MESSAGE);
+        let discovery = SecretDiscoveryServiceServer::new(discovery).max_decoding_message_size(MAX_MESSAGE);
+        Routes::new(workload).add_service(discovery)
+    }
+}
+
+#[cfg(test)]
+mod tests;
