@@ -1,0 +1,243 @@
+//! Heads as the next hop gets them: connection-scoped fields replaced by our own, identity fields set, the rest as sent.
+
+use bytes::BytesMut;
+
+use super::body::Framing;
+use super::request::{Kind, RequestHead};
+use super::response::ResponseHead;
+
+/// What Envoy answers to a denied request, to the letter.
+pub(crate) const DENIED_BODY: &str = "RBAC: access denied";
+
+/// What the forwarder decided about a request on its way out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outgoing<'a> {
+    /// Origin-form target, normalised: what was decided is what is forwarded.
+    pub(crate) target: &'a str,
+    /// The one Host value that was decided on.
+    pub(crate) host: &'a [u8],
+    /// Our identity element, when the caller's certificate was verified.
+    pub(crate) xfcc: Option<&'a str>,
+    /// The protocol to upgrade to.
+    pub(crate) upgrade: Option<&'a [u8]>,
+}
+
+/// Writes the request head for an HTTP/1.1 upstream.
+pub(crate) fn request(head: &RequestHead, out: &Outgoing<'_>, buf: &mut BytesMut) {
+    buf.reserve(512);
+    put(buf, &[head.method().as_bytes(), b" ", out.target.as_bytes(), b" HTTP/1.1\r\nHost: ", out.host, b"\r\n"]);
+    for field in &head.fields {
+        match field.kind {
+            Kind::Plain | Kind::Expect => put(buf, &[head.at(&field.name), b": ", head.at(&field.value), b"\r\n"]),
+            Kind::Te if mentions_trailers(head.at(&field.value)) => put(buf, &[b"TE: trailers\r\n"]),
+            Kind::Te | Kind::Dropped | Kind::Hop | Kind::Host => {}
+        }
+    }
+    if let Some(xfcc) = out.xfcc {
+        put(buf, &[b"X-Forwarded-Client-Cert: ", xfcc.as_bytes(), b"\r\n"]);
+    }
+    if let Some(protocol) = out.upgrade {
+        put(buf, &[b"Connection: Upgrade\r\nUpgrade: ", protocol, b"\r\n"]);
+    }
+    // GET with `Content-Length: 0` and without are told apart by some applications: the sender's choice is kept.
+    let said_length = head.fields.iter().any(|f| head.at(&f.name).eq_ignore_ascii_case(b"content-length"));
+    match head.framing {
+        Framing::Length(n) if n > 0 || said_length => length(buf, n),
+        Framing::Chunked => put(buf, &[b"Transfer-Encoding: chunked\r\n"]),
+        Framing::Length(_) | Framing::UntilClose => {}
+    }
+    put(buf, &[b"\r\n"]);
+}
+
+/// How the body of a response is sent on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sending {
+    /// Framing towards the client.
+    pub(crate) coding: Framing,
+    /// Whether the client's connection closes afterwards.
+    pub(crate) close: bool,
+}
+
+/// Writes a final response head for the client.
+pub(crate) fn response(head: &ResponseHead, sending: Sending, http10: bool, buf: &mut BytesMut) {
+    status_line(head, buf);
+    for (name, value) in &head.fields {
+        let (name, value) = (head.at(name), head.at(value));
+        // Content-Length stays: after HEAD or in 304 it describes a body that is not sent.
+        let contradicts = sending.coding == Framing::Chunked && name.eq_ignore_ascii_case(b"content-length");
+        if !(is_hop(name) || contradicts) {
+            put(buf, &[name, b": ", value, b"\r\n"]);
+        }
+    }
+    if sending.coding == Framing::Chunked {
+        put(buf, &[b"Transfer-Encoding: chunked\r\n"]);
+    }
+    if sending.close {
+        put(buf, &[b"Connection: close\r\n"]);
+    } else if http10 {
+        put(buf, &[b"Connection: keep-alive\r\n"]);
+    }
+    put(buf, &[b"\r\n"]);
+}
+
+/// Writes an interim response (100, 103, ..) or the 101 of an accepted upgrade.
+pub(crate) fn interim(head: &ResponseHead, upgrade: bool, buf: &mut BytesMut) {
+    status_line(head, buf);
+    for (name, value) in &head.fields {
+        let (name, value) = (head.at(name), head.at(value));
+        let kept_for_upgrade = upgrade && name.eq_ignore_ascii_case(b"upgrade");
+        if kept_for_upgrade || !(is_hop(name) || name.eq_ignore_ascii_case(b"content-length")) {
+            put(buf, &[name, b": ", value, b"\r\n"]);
+        }
+    }
+    put(buf, &[if upgrade { b"Connection: Upgrade\r\n\r\n".as_slice() } else { b"\r\n" }]);
+}
+
+/// A response of our own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Own<'a> {
+    pub(crate) status: u16,
+    pub(crate) content_type: &'a str,
+    /// Further complete field lines.
+    pub(crate) fields: &'a str,
+    pub(crate) body: &'a str,
+    pub(crate) close: bool,
+    /// Answer to HEAD: the body is described, not sent.
+    pub(crate) to_head: bool,
+}
+
+/// Writes a response of our own.
+pub(crate) fn own(own: &Own<'_>, buf: &mut BytesMut) {
+    let reason = http::StatusCode::from_u16(own.status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Unknown");
+    let mut digits = [0u8; 20];
+    put(buf, &[b"HTTP/1.1 ", number(u64::from(own.status), &mut digits), b" ", reason.as_bytes(), b"\r\n"]);
+    put(buf, &[b"Content-Type: ", own.content_type.as_bytes(), b"\r\n", own.fields.as_bytes()]);
+    length(buf, own.body.len() as u64);
+    if own.close {
+        put(buf, &[b"Connection: close\r\n"]);
+    }
+    put(buf, &[b"\r\n"]);
+    if !own.to_head {
+        put(buf, &[own.body.as_bytes()]);
+    }
+}
+
+/// Writes one chunk header.
+pub(crate) fn chunk_size(n: usize, buf: &mut BytesMut) {
+    let mut digits = [0u8; 16];
+    let mut at = digits.len();
+    let mut rest = n;
+    while let Some(slot) = at.checked_sub(1).and_then(|i| digits.get_mut(i)) {
+        *slot = char::from_digit((rest % 16) as u32, 16).map_or(b'0', |c| c as u8);
+        at -= 1;
+        rest /= 16;
+        if rest == 0 {
+            break;
+        }
+    }
+    put(buf, &[digits.get(at..).unwrap_or_default(), b"\r\n"]);
+}
+
+/// Writes the end of a chunked body, with the trailer fields that may pass.
+pub(crate) fn last_chunk(trailers: Option<&[u8]>, buf: &mut BytesMut) {
+    put(buf, &[b"0\r\n"]);
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    if let Some(Ok(httparse::Status::Complete((_, fields)))) =
+        trailers.map(|t| httparse::parse_headers(t, &mut headers))
+    {
+        for field in fields {
+            if may_trail(field.name) {
+                put(buf, &[field.name.as_bytes(), b": ", field.value, b"\r\n"]);
+            }
+        }
+    }
+    put(buf, &[b"\r\n"]);
+}
+
+fn may_trail(name: &str) -> bool {
+    let n = name.as_bytes();
+    !(is_hop(n)
+        || crate::headers::is_identity(name)
+        || [&b"host"[..], b"content-length", b"authorization", b"te"].iter().any(|f| n.eq_ignore_ascii_case(f)))
+}
+
+fn status_line(head: &ResponseHead, buf: &mut BytesMut) {
+    let mut digits = [0u8; 20];
+    buf.reserve(512);
+    put(buf, &[b"HTTP/1.1 ", number(u64::from(head.status), &mut digits), b" ", head.reason(), b"\r\n"]);
+}
+
+fn is_hop(name: &[u8]) -> bool {
+    let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+    match name.len() {
+        10 => is(b"connection") || is(b"keep-alive"),
+        7 => is(b"upgrade"),
+        16 => is(b"proxy-connection"),
+        17 => is(b"transfer-encoding"),
+        _ => false,
+    }
+}
+
+fn mentions_trailers(value: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+fn length(buf: &mut BytesMut, n: u64) {
+    let mut digits = [0u8; 20];
+    put(buf, &[b"Content-Length: ", number(n, &mut digits), b"\r\n"]);
+}
+
+/// Decimal digits without allocation.
+fn number(n: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut at = digits.len();
+    let mut rest = n;
+    loop {
+        at = at.saturating_sub(1);
+        if let Some(slot) = digits.get_mut(at) {
+            *slot = b'0' + (rest % 10) as u8;
+        }
+        rest /= 10;
+        if rest == 0 || at == 0 {
+            return digits.get(at..).unwrap_or_default();
+        }
+    }
+}
+
+fn put(buf: &mut BytesMut, parts: &[&[u8]]) {
+    for part in parts {
+        buf.extend_from_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        for n in [0, 7, 10, 4096, u64::MAX] {
+            assert_eq!(number(n, &mut [0; 20]), n.to_string().as_bytes());
+        }
+        for n in [0usize, 9, 16, 4095, usize::MAX] {
+            let mut buf = BytesMut::new();
+            chunk_size(n, &mut buf);
+            assert_eq!(buf, format!("{n:x}\r\n"));
+        }
+    }
+
+    #[test]
+    fn forged_and_hop_by_hop_fields_do_not_leave() {
+        let mut head = RequestHead::default();
+        head.read(
+            b"POST /a HTTP/1.1\r\nHost: h\r\nX-Forwarded-Client-Cert: URI=spiffe://forged\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\n\
+              Keep-Alive: 5\r\nTE: trailers, gzip\r\nAccept: */*\r\nx-envoy-external-address: 1.1.1.1\r\nContent-Length: 3\r\n\r\n",
+        )
+        .unwrap();
+        let mut buf = BytesMut::new();
+        request(&head, &Outgoing { target: "/b", host: b"h", xfcc: Some("By=us"), upgrade: None }, &mut buf);
+        assert_eq!(
+            String::from_utf8_lossy(&buf),
+            "POST /b HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nAccept: */*\r\nX-Forwarded-Client-Cert: By=us\r\nContent-Length: 3\r\n\r\n"
+        );
+    }
+}

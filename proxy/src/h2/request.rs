@@ -1,0 +1,151 @@
+//! An HTTP/2 request in the form it is decided and forwarded in.
+
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use hyper::body::Incoming;
+use palisade_authz::{Headers, normalize};
+
+use crate::h1::request::authority_is_plain;
+use crate::headers::{self, XFCC};
+use crate::party::Ask;
+use crate::session::Session;
+use crate::snapshot::ProxySnapshot;
+
+/// Why a request is refused before it is decided.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) reason: &'static str,
+}
+
+const fn bad(reason: &'static str) -> Refusal {
+    Refusal { status: StatusCode::BAD_REQUEST, reason }
+}
+
+/// A settled request without its body.
+#[derive(Debug)]
+pub(crate) struct Owned {
+    pub(crate) parts: Parts,
+    target: Option<PathAndQuery>,
+    host: Authority,
+}
+
+impl Owned {
+    /// Settles target and host, removes what a peer may not say, and sets our identity element.
+    pub(super) fn of(
+        session: &Session,
+        snapshot: Option<&ProxySnapshot>,
+        request: Request<Incoming>,
+    ) -> Result<(Owned, Incoming), Refusal> {
+        let (mut parts, body) = request.into_parts();
+        let host = authority(&parts)?;
+        parts.headers.remove(header::HOST);
+        sanitise(&mut parts);
+        join_cookies(&mut parts);
+        if let Some(xfcc) = session.party.as_ref().and_then(|party| party.xfcc.as_deref()) {
+            let value = HeaderValue::from_str(xfcc).map_err(|_| bad("identity"))?;
+            parts.headers.insert(HeaderName::from_static(XFCC), value);
+        }
+        let target = target(session, snapshot, &parts)?;
+        Ok((Owned { parts, target, host }, body))
+    }
+
+    /// As the evaluator wants it.
+    pub(super) fn ask(&self) -> Ask<'_> {
+        Ask {
+            method: self.parts.method.as_str(),
+            target: self.target.as_ref().map(PathAndQuery::as_str),
+            host: Some(self.host.as_str()),
+            scheme: self.parts.uri.scheme_str().unwrap_or("http"),
+            headers: self,
+        }
+    }
+
+    /// The request for the next hop.
+    pub(super) fn outgoing(&self, body: Incoming, http1: bool, tls: bool) -> Request<Incoming> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.parts.method.clone();
+        *request.headers_mut() = self.parts.headers.clone();
+        let path = self.target.clone().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        if http1 {
+            if let Ok(host) = HeaderValue::from_str(self.host.as_str()) {
+                request.headers_mut().insert(header::HOST, host);
+            }
+            *request.uri_mut() = Uri::from(path);
+        } else {
+            let scheme = if tls { Scheme::HTTPS } else { Scheme::HTTP };
+            let uri = Uri::builder().scheme(scheme).authority(self.host.clone()).path_and_query(path).build();
+            *request.uri_mut() = uri.unwrap_or_default();
+            *request.version_mut() = http::Version::HTTP_2;
+        }
+        request
+    }
+}
+
+impl Headers for Owned {
+    fn for_each(&self, name: &str, f: &mut dyn FnMut(&[u8])) {
+        if name == "host" {
+            return f(self.host.as_str().as_bytes());
+        }
+        self.parts.headers.get_all(name).iter().for_each(|value| f(value.as_bytes()));
+    }
+}
+
+/// `:authority`, or Host where it is missing; both only if they agree.
+fn authority(parts: &Parts) -> Result<Authority, Refusal> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let header = hosts.next();
+    if hosts.next().is_some() {
+        return Err(bad("duplicate-host"));
+    }
+    let authority = match (parts.uri.authority(), header) {
+        (Some(authority), None) => authority.clone(),
+        (Some(authority), Some(host)) if authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
+            authority.clone()
+        }
+        (Some(_), Some(_)) => return Err(bad("ambiguous-host")),
+        (None, Some(host)) => Authority::try_from(host.as_bytes()).map_err(|_| bad("ambiguous-host"))?,
+        (None, None) => return Err(bad("missing-host")),
+    };
+    if authority_is_plain(authority.as_str().as_bytes()) { Ok(authority) } else { Err(bad("ambiguous-host")) }
+}
+
+fn target(session: &Session, snapshot: Option<&ProxySnapshot>, parts: &Parts) -> Result<Option<PathAndQuery>, Refusal> {
+    if parts.method == Method::CONNECT {
+        return Ok(None);
+    }
+    let Some(raw) = parts.uri.path_and_query() else { return Err(bad("path")) };
+    if !raw.as_str().starts_with('/') {
+        return Err(Refusal { status: StatusCode::NOT_FOUND, reason: "target-form" });
+    }
+    if session.party.is_none() {
+        return Ok(Some(raw.clone()));
+    }
+    let mode = snapshot.map(|now| now.mesh.path_normalization).unwrap_or_default();
+    let normal = normalize::path(raw.as_str(), mode).map_err(|_| bad("path"))?;
+    PathAndQuery::try_from(normal.as_ref()).map(Some).map_err(|_| bad("path"))
+}
+
+fn sanitise(parts: &mut Parts) {
+    let forged: Vec<HeaderName> =
+        parts.headers.keys().filter(|name| headers::is_identity(name.as_str())).cloned().collect();
+    for name in forged {
+        parts.headers.remove(name);
+    }
+    let trailers = parts.headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    parts.headers.remove(header::TE);
+    if trailers {
+        parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// HTTP/2 may split a cookie into crumbs; everybody behind it, policy included, gets it whole (RFC 9113, 8.2.3).
+fn join_cookies(parts: &mut Parts) {
+    let crumbs: Vec<&[u8]> = parts.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        parts.headers.insert(header::COOKIE, whole);
+    }
+}

@@ -1,0 +1,41 @@
+#![doc = include_str!("../README.md")]
+
+mod callers;
+mod certs;
+pub mod config;
+mod connect;
+pub mod control_client;
+mod core;
+mod endpoint;
+mod grant;
+mod guard;
+mod h1;
+mod h2;
+mod handshake;
+mod headers;
+mod inbound;
+mod leg;
+mod listener;
+mod live;
+mod metrics;
+mod mode;
+mod outbound;
+mod party;
+mod proxy;
+mod rewind;
+mod session;
+mod snapshot;
+mod snapshots;
+mod sniff;
+mod status;
+mod stream;
+mod tcp;
+mod tunnel;
+mod wide;
+
+pub use config::{ConfigError, ConfigProblem, ProxyConfig};
+pub use listener::BindError;
+pub use proxy::{Proxy, ProxyError, StatusHandle};
+pub use snapshot::{BuildError, ProxySnapshot};
+pub use snapshots::Snapshots;
+pub use status::Bound;

@@ -1,0 +1,111 @@
+//! Opaque connections: decided once, before anything is opened, and again whenever policy changes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use palisade_authz::{Decision, Denial, Permit, reason};
+
+use crate::certs::Alpn;
+use crate::connect::{self, ConnectError};
+use crate::endpoint::Endpoint;
+use crate::guard::{Cut, Guard};
+use crate::party::{Party, Went};
+use crate::session::Session;
+use crate::snapshot::ProxySnapshot;
+use crate::stream::Stream;
+use crate::tunnel::{self, End};
+
+/// Carries a connection; `early` was read from it already.
+pub(crate) async fn serve(session: &Session, client: Stream, early: Bytes) {
+    let permit = match &session.party {
+        Some(party) => match decide(session, party).await {
+            Some(permit) => Some(permit),
+            None => return client.reset(),
+        },
+        None => None,
+    };
+    let began = Instant::now();
+    let opened = open(session).await;
+    if let (Some((permit, snapshot)), Some(party)) = (permit, &session.party) {
+        permit.spend(&*session.core.sink, party.tcp_facts(&snapshot, Went { status: 0, began }));
+    }
+    match opened {
+        Ok((upstream, endpoint)) => {
+            let _in_flight = endpoint.begin();
+            carry(session, client, upstream, early).await;
+        }
+        Err(error) => {
+            session.core.metrics.upstream_failure(error.as_ref().map_or("no-endpoint", ConnectError::reason));
+            tracing::debug!(error = error.map(|e| e.to_string()), "connection failed upstream");
+            client.reset();
+        }
+    }
+}
+
+/// The connection is registered already: a change of policy from here on raises its signal.
+async fn decide(session: &Session, party: &Party) -> Option<(Permit, Arc<ProxySnapshot>)> {
+    if !session.core.sink.has_room() {
+        session.core.sink.room().await;
+    }
+    let Some(snapshot) = session.core.snapshot.load_full() else {
+        party.refuse(&session.core, reason::NO_SNAPSHOT);
+        return None;
+    };
+    match party.decide_tcp(&snapshot) {
+        Decision::Allow(permit) => Some((permit, snapshot)),
+        Decision::Deny(denial) => {
+            session.core.metrics.refused("denied");
+            let facts = party.tcp_facts(&snapshot, Went { status: 0, began: Instant::now() });
+            denial.record(&*session.core.sink, facts);
+            None
+        }
+    }
+}
+
+async fn open(session: &Session) -> Result<(Stream, Arc<Endpoint>), Option<ConnectError>> {
+    let mut endpoint = session.endpoint(None).ok_or(None)?;
+    match connect::open(&session.core, &endpoint, Alpn::Istio).await {
+        Ok((stream, _)) => Ok((stream, endpoint)),
+        Err(error) => {
+            let other = session.endpoint(Some(&endpoint)).filter(|other| !Arc::ptr_eq(other, &endpoint));
+            endpoint = other.ok_or(Some(error))?;
+            let (stream, _) = connect::open(&session.core, &endpoint, Alpn::Istio).await.map_err(Some)?;
+            Ok((stream, endpoint))
+        }
+    }
+}
+
+async fn carry(session: &Session, client: Stream, upstream: Stream, early: Bytes) {
+    let mut denied = None;
+    let mut denied_now = || {
+        denied = judge_again(session);
+        denied.is_some()
+    };
+    let mut guard = Guard::ending_at_drain(&session.open.signal, &mut denied_now, &session.core.draining);
+    let (end, carried) = tunnel::run(client, upstream, early, Bytes::new(), &mut guard).await;
+    session.core.metrics.carried(session.direction(), carried);
+    match end {
+        End::Cut(Cut::Denied) => record_cut(session, denied),
+        End::Cut(Cut::Told) => session.record_strict_cut(),
+        End::Reset(error) => tracing::debug!(%error, "connection reset"),
+        End::Finished => {}
+    }
+}
+
+fn judge_again(session: &Session) -> Option<(Denial, Arc<ProxySnapshot>)> {
+    let party = session.party.as_ref()?;
+    let snapshot = session.core.snapshot.load_full()?;
+    match party.decide_tcp(&snapshot) {
+        Decision::Allow(_) => None,
+        Decision::Deny(denial) => Some((denial, snapshot)),
+    }
+}
+
+fn record_cut(session: &Session, denied: Option<(Denial, Arc<ProxySnapshot>)>) {
+    session.core.metrics.policy_cuts.inc();
+    if let (Some((denial, snapshot)), Some(party)) = (denied, &session.party) {
+        let facts = party.tcp_facts(&snapshot, Went { status: 0, began: Instant::now() });
+        denial.record_as(reason::POLICY_CHANGED, &*session.core.sink, facts);
+    }
+}
