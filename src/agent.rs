@@ -1,0 +1,122 @@
+//! `palisade agent`: keeps one identity fresh and serves it to workloads on a Unix socket.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::Args;
+use palisade_identity::{SpiffeId, TrustDomain};
+use palisade_sds::{Agent, AgentConfig, FirstTrust, JoinTokenSource};
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::{self, Exit};
+use crate::runtime::{self, Addresses, Health, LogOptions, Pages, Supervisor, SystemClock};
+
+/// Where the identity comes from, and who gets it.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// The server, host:port.
+    #[arg(long, value_name = "HOST:PORT", default_value = "istiod.istio-system.svc:15012")]
+    server: String,
+    /// Name in the server's certificate, when it differs from the host of --server.
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// Trust domain of the identity.
+    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
+    trust_domain: String,
+    /// The one SPIFFE ID to accept; default: whatever the first attestation gave.
+    #[arg(long, value_name = "SPIFFE_ID")]
+    spiffe_id: Option<String>,
+    /// File with a join token (`palisade ca join-token`): needed until the first certificate is kept.
+    #[arg(long, value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
+    /// PEM file with the roots to recognise the server by; default: the root pinned in the join token.
+    #[arg(long, value_name = "FILE")]
+    trust_bundle: Option<PathBuf>,
+    /// Directory of the identity, kept over restarts.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/palisade/agent")]
+    data_dir: PathBuf,
+    /// The socket of the SPIFFE Workload API and Envoy SDS.
+    #[arg(long, value_name = "PATH", default_value = "/run/palisade/workload.sock")]
+    socket: PathBuf,
+    /// Unix user whose processes get the identity; may be repeated. Default: the agent's own.
+    #[arg(long = "allow-uid", value_name = "UID")]
+    allow_uids: Vec<u32>,
+    /// Lifetime to ask for, such as 1h; default: the server's.
+    #[arg(long, value_name = "DURATION")]
+    ttl: Option<humantime::Duration>,
+    /// Metrics, liveness and readiness.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15020")]
+    metrics_listen: SocketAddr,
+}
+
+pub(crate) fn run(options: Options, log: &LogOptions) -> Result<Exit> {
+    runtime::init(log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(serve(options))?;
+    Ok(Exit::Done)
+}
+
+async fn serve(options: Options) -> Result<()> {
+    let metrics_listen = options.metrics_listen;
+    let data_dir = options.data_dir.clone();
+    let mut registry = Registry::default();
+    let agent = Agent::new(config(options)?, Arc::new(SystemClock), &mut registry)
+        .map_err(|error| exit::usage(exit::chain(&error)))?;
+    Addresses::clear(&data_dir);
+    let listener = runtime::bind("metrics (--metrics-listen)", metrics_listen)
+        .await
+        .map_err(|error| exit::usage(format!("{error:#}")))?;
+    let mut addresses = Addresses::default();
+    addresses.note("metrics", listener.local_addr()?);
+    let health = Health::default();
+    health.require("identity", agent.readiness());
+    let shutdown = CancellationToken::new();
+    runtime::on_signal(&shutdown)?;
+    renew_on_hangup(agent.clone(), shutdown.clone())?;
+    let mut tasks = Supervisor::new(shutdown.clone());
+    let stopping = shutdown.clone();
+    tasks.spawn("agent", async move { agent.run(stopping).await.map_err(|error| exit::chain(&error)) });
+    let pages = Arc::new(Pages::new(health, registry));
+    tasks.spawn("metrics", runtime::serve(listener, pages, shutdown));
+    addresses.write(&data_dir)?;
+    let waited = tasks.wait().await;
+    Addresses::clear(&data_dir);
+    waited
+}
+
+fn config(options: Options) -> Result<AgentConfig> {
+    let trust_domain = TrustDomain::parse(&options.trust_domain)
+        .map_err(|error| exit::usage(format!("--trust-domain `{}`: {error}", options.trust_domain)))?;
+    let expected_id = options
+        .spiffe_id
+        .as_deref()
+        .map(|text| SpiffeId::parse(text).map_err(|error| exit::usage(format!("--spiffe-id `{text}`: {error}"))));
+    Ok(AgentConfig {
+        server: options.server,
+        server_name: options.server_name,
+        trust_domain,
+        first_trust: options.trust_bundle.map_or(FirstTrust::JoinToken, FirstTrust::BundleFile),
+        join_token: options.join_token_file.map(JoinTokenSource::File),
+        expected_id: expected_id.transpose()?,
+        lifetime: options.ttl.map(Into::into),
+        state_dir: options.data_dir,
+        socket: Some(options.socket),
+        allowed_uids: options.allow_uids,
+    })
+}
+
+/// SIGHUP asks for a new certificate at once.
+pub(crate) fn renew_on_hangup(agent: Agent, shutdown: CancellationToken) -> Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while let Some(Some(())) = shutdown.run_until_cancelled(hangup.recv()).await {
+            tracing::info!(signal = "SIGHUP", "renewing the certificate");
+            agent.renew_now();
+        }
+    });
+    Ok(())
+}

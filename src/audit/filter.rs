@@ -1,0 +1,71 @@
+//! The filters that query and follow share, in the manner of `hubble observe`.
+
+use std::io::Write as _;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use palisade_wire::audit::Event;
+
+/// Output format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Columns for eyes.
+    Table,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Verdict {
+    Allow,
+    Deny,
+}
+
+/// Who, whom and what was decided.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Filter {
+    /// Only this verdict.
+    #[arg(long, value_enum)]
+    verdict: Option<Verdict>,
+    /// Caller: principal, namespace/workload, workload, namespace or address; a trailing * is a prefix.
+    #[arg(long, value_name = "WHO")]
+    from: Option<String>,
+    /// Called: as --from.
+    #[arg(long, value_name = "WHOM")]
+    to: Option<String>,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(super) output: Format,
+}
+
+impl Filter {
+    /// The filter as the server takes it, without a window.
+    pub(super) fn query(&self) -> palisade_wire::admin::AuditQuery {
+        let verdict = match self.verdict {
+            None => "",
+            Some(Verdict::Allow) => "allow",
+            Some(Verdict::Deny) => "deny",
+        };
+        palisade_wire::admin::AuditQuery {
+            verdict: verdict.to_owned(),
+            from: self.from.clone().unwrap_or_default(),
+            to: self.to.clone().unwrap_or_default(),
+            ..Default::default()
+        }
+    }
+}
+
+/// Writes to stdout; a reader that went away (a closed pipe) is a quiet end.
+pub(super) fn print(text: &str) -> Result<bool> {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Events as JSON lines.
+pub(super) fn json_lines(events: &[Event]) -> String {
+    events.iter().map(|event| format!("{}\n", palisade_audit::render::json(event))).collect()
+}

@@ -1,0 +1,22 @@
+//! `palisade explain CODE`: what a diagnostic means, offline.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::exit::{self, Exit};
+
+/// Which code.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// A code such as PAL0101, as diagnostics print it.
+    code: String,
+}
+
+pub(crate) fn run(options: &Options) -> Result<Exit> {
+    let code = options.code.to_ascii_uppercase();
+    let Some(explanation) = palisade_policies::explain(&code) else {
+        return Err(exit::usage(format!("no diagnostic has the code `{}`; codes look like PAL0101", options.code)));
+    };
+    println!("{}: {}\n\n{}\n\nFix: {}", explanation.code, explanation.title, explanation.why, explanation.fix);
+    Ok(Exit::Done)
+}

@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+
+mod admin;
+mod agent;
+mod audit;
+mod ca;
+mod cli;
+mod demo;
+mod exit;
+mod explain;
+mod policy;
+mod proxy;
+mod runtime;
+mod server;
+mod sink;
+mod upstream;
+mod version;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let parsed = match cli::parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
+        Err(exit) => return exit.into(),
+    };
+    match parsed.run() {
+        Ok(exit) => exit.into(),
+        Err(error) => exit::report(&error).into(),
+    }
+}

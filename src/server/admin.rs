@@ -1,0 +1,48 @@
+//! The operator's service, on a Unix socket that only the server's user can open.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade_audit::{AdminAudit, Answers};
+use palisade_ca::Authority;
+use palisade_identity::SpiffeId;
+use palisade_wire::admin::admin_server::Admin;
+use palisade_wire::admin::{AuditQuery, CreateJoinTokenRequest, CreateJoinTokenResponse};
+use tonic::{Request, Response, Status};
+
+/// Audit queries and join tokens.
+pub(super) struct AdminService {
+    pub(super) audit: AdminAudit,
+    pub(super) authority: Arc<Authority>,
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    type QueryAuditStream = Answers;
+    type FollowAuditStream = Answers;
+
+    async fn query_audit(&self, request: Request<AuditQuery>) -> Result<Response<Answers>, Status> {
+        Ok(Response::new(self.audit.query(request.into_inner()).await?))
+    }
+
+    async fn follow_audit(&self, request: Request<AuditQuery>) -> Result<Response<Answers>, Status> {
+        Ok(Response::new(self.audit.follow(request.into_inner()).await?))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<CreateJoinTokenRequest>,
+    ) -> Result<Response<CreateJoinTokenResponse>, Status> {
+        let CreateJoinTokenRequest { spiffe_id, ttl_seconds } = request.into_inner();
+        let id = SpiffeId::parse(&spiffe_id)
+            .map_err(|error| Status::invalid_argument(format!("`{spiffe_id}` is not a SPIFFE ID: {error}")))?;
+        let ttl = Duration::from_secs(u64::try_from(ttl_seconds).unwrap_or_default());
+        let made = self
+            .authority
+            .create_join_token(&id, ttl)
+            .await
+            .map_err(|error| Status::invalid_argument(crate::exit::chain(&error)))?;
+        let expires_unix = i64::try_from(made.expires.as_secs()).unwrap_or(i64::MAX);
+        Ok(Response::new(CreateJoinTokenResponse { token: made.token.to_string(), expires_unix }))
+    }
+}
