@@ -1,0 +1,57 @@
+//! The measuring program behind `cargo xtask bench`.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use palisade_tests::bench::proxy::{self, Row};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("palisade-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let json = arguments.iter().any(|argument| argument == "--json");
+    match arguments.first().map(String::as_str) {
+        Some("proxy") => {}
+        other => bail!("unknown benchmark {other:?}: write `proxy`"),
+    }
+    if !json {
+        println!(
+            "{:<6} {:<9} {:>9} {:>10} {:>7} {:>7} {:>9} {:>9} {:>13} {:>8}",
+            "BENCH", "TOPOLOGY", "REQ/S", "PER CPU-S", "OUT %", "IN %", "P50 us", "P99 us", "RSS out/in MB", "SECONDS"
+        );
+    }
+    proxy::run(|row| {
+        if json {
+            println!("{}", serde_json::to_string(row)?);
+        } else {
+            table(row);
+        }
+        Ok(())
+    })
+}
+
+fn table(row: &Row) {
+    let figure = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
+    let memory = row.rss_mb.map_or("-".to_owned(), |(outbound, inbound)| format!("{outbound:.0}/{inbound:.0}"));
+    println!(
+        "{:<6} {:<9} {:>9} {:>10} {:>7} {:>7} {:>9} {:>9} {:>13} {:>8}",
+        row.bench,
+        row.topology,
+        figure(row.rps, 0),
+        figure(row.per_cpu_s, 0),
+        figure(row.cpu_percent.map(|(outbound, _)| outbound), 0),
+        figure(row.cpu_percent.map(|(_, inbound)| inbound), 0),
+        figure(row.p50_us, 0),
+        figure(row.p99_us, 0),
+        memory,
+        figure(row.seconds, 2),
+    );
+}
