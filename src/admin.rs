@@ -33,7 +33,7 @@ impl AdminOptions {
             tonic::Code::Unavailable => anyhow!(
                 "cannot reach the server at {}: {}; is it running, and are you its user? Name its socket with --admin-socket",
                 self.admin_socket.display(),
-                crate::exit::chain(status),
+                status.message(),
             ),
             code => anyhow!("{} ({code:?})", status.message()),
         }

@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::report::{Format, Report};
 use self::stage::Stage;
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 
 /// How to play.
 #[derive(Args, Debug)]
@@ -27,7 +27,8 @@ pub(crate) struct Options {
     /// Keep the mesh running after the story, and print what to play with.
     #[arg(long)]
     keep: bool,
-    /// Where state, configuration and logs go; kept afterwards. Default: a temporary directory, removed at the end.
+    /// Where state, configuration and logs go: a new or empty directory, kept afterwards. Default: a temporary one, removed
+    /// at the end.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Output format.
@@ -78,6 +79,11 @@ fn directory(wanted: Option<&Path>) -> Result<(PathBuf, bool)> {
     };
     std::fs::create_dir_all(wanted)
         .with_context(|| format!("cannot make {}: choose another --data-dir", wanted.display()))?;
+    let mut entries = std::fs::read_dir(wanted).with_context(|| format!("cannot list {}", wanted.display()))?;
+    if entries.next().is_some() {
+        let directory = wanted.display();
+        return Err(exit::usage(format!("--data-dir {directory} is not empty: choose a new or empty directory")));
+    }
     let directory = wanted.canonicalize().with_context(|| format!("cannot find {}", wanted.display()))?;
     Ok((directory, false))
 }
@@ -88,11 +94,11 @@ async fn tell(stage: &Stage, report: &Report, keep: bool) -> Result<Exit> {
     let (steps, failed) = story::tell(stage, report).await?;
     for (flags, query) in story::questions() {
         let table = palisade_audit::render::table(&stage.audit(query).await?);
-        report.text(&format!("$ palisade audit query {flags}\n{table}"));
+        report.text(&format!("$ palisade audit query {flags}\n{table}"))?;
     }
     report.end(steps, failed)?;
     if keep {
-        report.text(&hints(stage)?);
+        report.text(&hints(stage)?)?;
     }
     Ok(if failed == 0 { Exit::Done } else { Exit::Failure })
 }

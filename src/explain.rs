@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::exit::{self, Exit};
+use crate::output::print;
 
 /// Which code.
 #[derive(Args, Debug)]
@@ -17,6 +18,8 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
     let Some(explanation) = palisade_policies::explain(&code) else {
         return Err(exit::usage(format!("no diagnostic has the code `{}`; codes look like PAL0101", options.code)));
     };
-    println!("{}: {}\n\n{}\n\nFix: {}", explanation.code, explanation.title, explanation.why, explanation.fix);
+    let text =
+        format!("{}: {}\n\n{}\n\nFix: {}\n", explanation.code, explanation.title, explanation.why, explanation.fix);
+    print(&text)?;
     Ok(Exit::Done)
 }

@@ -76,13 +76,31 @@ fn shadow(result: &ShadowResult) -> Shadow {
     }
 }
 
+/// The caller's namespace and name, for queries: of an ID in Istio's form its namespace and service account; of a plaintext
+/// caller the workload at its address, which `source_hint` marks as a guess.
 fn source(facts: &SourceFacts) -> Party {
+    let principal = facts.principal.clone().unwrap_or_default();
+    let (namespace, workload) = match &facts.principal {
+        Some(principal) => namespace_and_account(principal),
+        None => facts.hint.as_deref().and_then(|hint| hint.split_once('/')),
+    }
+    .map(|(namespace, workload)| (namespace.to_owned(), workload.to_owned()))
+    .unwrap_or_default();
     Party {
-        principal: facts.principal.clone().unwrap_or_default(),
+        principal,
+        namespace,
+        workload,
         ip: address(facts.ip),
         port: facts.port.unwrap_or_default().into(),
         ..Party::default()
     }
+}
+
+/// Of `<trust domain>/ns/<namespace>/sa/<service account>`.
+fn namespace_and_account(principal: &str) -> Option<(&str, &str)> {
+    let (_, path) = principal.split_once("/ns/")?;
+    let (namespace, account) = path.split_once("/sa/")?;
+    (!namespace.contains('/') && !account.contains('/')).then_some((namespace, account))
 }
 
 fn destination(facts: &DestinationFacts) -> Party {
@@ -120,6 +138,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_caller_is_found_by_the_names_in_its_identity() {
+        let of = |principal: &str| {
+            let facts = SourceFacts { principal: Some(principal.to_owned()), ..SourceFacts::default() };
+            let party = source(&facts);
+            (party.namespace, party.workload)
+        };
+        assert_eq!(of("cluster.local/ns/shop/sa/web"), ("shop".to_owned(), "web".to_owned()));
+        assert_eq!(of("cluster.local/spire/agent"), Default::default());
+        assert_eq!(of("cluster.local/ns/a/b/sa/c"), Default::default());
+    }
+
+    #[test]
     fn a_refused_connection_keeps_every_fact() {
         let facts = RequestFacts {
             time_ns: 7,
@@ -155,7 +185,7 @@ mod tests {
             verdict: WireVerdict::Deny.into(),
             reason: "strict-plaintext".to_owned(),
             revision: "r1".to_owned(),
-            source: Some(party("", "", "127.0.0.13", 4711)),
+            source: Some(party("shop", "legacy", "127.0.0.13", 4711)),
             source_hint: "shop/legacy".to_owned(),
             destination: Some(party("shop", "payments", "", 8080)),
             protocol: "tcp".to_owned(),

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::exit::Exit;
+use crate::output::print;
 
 /// How to print it.
 #[derive(Args, Debug)]
@@ -22,8 +23,8 @@ enum Format {
 pub(crate) fn run(options: &Options) -> Result<Exit> {
     let version = env!("CARGO_PKG_VERSION");
     match options.output {
-        Format::Table => println!("palisade {version}"),
-        Format::Json => println!("{}", serde_json::json!({ "version": version })),
-    }
+        Format::Table => print(&format!("palisade {version}\n"))?,
+        Format::Json => print(&format!("{}\n", serde_json::json!({ "version": version })))?,
+    };
     Ok(Exit::Done)
 }

@@ -1,8 +1,5 @@
 //! The filters that query and follow share, in the manner of `hubble observe`.
 
-use std::io::Write as _;
-
-use anyhow::Result;
 use clap::{Args, ValueEnum};
 use palisade_wire::audit::Event;
 
@@ -52,16 +49,6 @@ impl Filter {
             to: self.to.clone().unwrap_or_default(),
             ..Default::default()
         }
-    }
-}
-
-/// Writes to stdout; a reader that went away (a closed pipe) is a quiet end.
-pub(super) fn print(text: &str) -> Result<bool> {
-    let mut output = std::io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -4,9 +4,10 @@ use anyhow::Result;
 use clap::Args;
 use palisade_wire::admin::audit_answer;
 
-use super::filter::{Filter, Format, json_lines, print};
+use super::filter::{Filter, Format, json_lines};
 use crate::admin::AdminOptions;
 use crate::exit::Exit;
+use crate::output::print;
 
 /// What to watch.
 #[derive(Args, Debug)]

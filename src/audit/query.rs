@@ -5,9 +5,10 @@ use clap::Args;
 use palisade_wire::admin::{Completeness, audit_answer};
 use palisade_wire::audit::Event;
 
-use super::filter::{Filter, Format, json_lines, print};
+use super::filter::{Filter, Format, json_lines};
 use crate::admin::AdminOptions;
 use crate::exit::{self, Exit};
+use crate::output::print;
 
 /// What to ask.
 #[derive(Args, Debug)]

@@ -8,6 +8,7 @@ use palisade_wire::admin::CreateJoinTokenRequest;
 
 use crate::admin::AdminOptions;
 use crate::exit::{self, Exit};
+use crate::output::print;
 
 /// For whom.
 #[derive(Args, Debug)]
@@ -31,7 +32,7 @@ pub(super) async fn run(options: &Options) -> Result<Exit> {
     let request = CreateJoinTokenRequest { spiffe_id: options.spiffe_id.clone(), ttl_seconds };
     let answer = options.admin.client().create_join_token(request).await;
     let answer = answer.map_err(|status| options.admin.error(&status))?.into_inner();
-    println!("{}", answer.token);
+    print(&format!("{}\n", answer.token))?;
     let expires = UNIX_EPOCH + Duration::from_secs(u64::try_from(answer.expires_unix).unwrap_or(0));
     eprintln!("single use, for {}, until {}", options.spiffe_id, humantime::format_rfc3339_seconds(expires));
     Ok(Exit::Done)

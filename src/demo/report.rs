@@ -6,6 +6,8 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::output::print;
+
 /// Output format of the demo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -57,14 +59,13 @@ impl Report {
                 "kind": "start", "ready_seconds": seconds, "memory_mb": megabytes, "processes": processes, "workloads": cast,
             }));
         }
-        println!("A mesh of {processes} processes, ready in {seconds:.2} s with {megabytes:.0} MB in all\n");
-        println!("{:<10} {:<18} {:<7} IDENTITY", "WORKLOAD", "ADDRESS", "PROXY");
+        line(&format!("A mesh of {processes} processes, ready in {seconds:.2} s with {megabytes:.0} MB in all\n"))?;
+        line(&format!("{:<10} {:<18} {:<7} IDENTITY", "WORKLOAD", "ADDRESS", "PROXY"))?;
         for role in cast {
             let identity = if role.identity.is_empty() { "-" } else { &role.identity };
-            println!("{:<10} {:<18} {:<7} {identity}", role.workload, role.address, role.proxy);
+            line(&format!("{:<10} {:<18} {:<7} {identity}", role.workload, role.address, role.proxy))?;
         }
-        println!();
-        Ok(())
+        line("")
     }
 
     pub(super) fn step(&self, step: &Step) -> Result<()> {
@@ -81,15 +82,17 @@ impl Report {
             (false, true) => "\u{1b}[31m✗\u{1b}[0m",
             (false, false) => "✗",
         };
-        println!("{mark} {}. {:<44} {}", step.step, step.title, step.detail);
-        Ok(())
+        line(&format!("{mark} {}. {:<44} {}", step.step, step.title, step.detail))
     }
 
     /// Text below the steps: the audit table, the hints of `--keep`.
-    pub(super) fn text(&self, text: &str) {
+    pub(super) fn text(&self, text: &str) -> Result<()> {
         match self.format {
-            Format::Table => println!("\n{}", text.trim_end()),
-            Format::Json => eprintln!("{}", text.trim_end()),
+            Format::Table => line(&format!("\n{}", text.trim_end())),
+            Format::Json => {
+                eprintln!("{}", text.trim_end());
+                Ok(())
+            }
         }
     }
 
@@ -97,16 +100,18 @@ impl Report {
         if self.format == Format::Json {
             return print_json(&serde_json::json!({ "kind": "end", "steps": steps, "failed": failed }));
         }
-        println!();
         match failed {
-            0 => println!("All {steps} steps were as told."),
-            _ => println!("{failed} of {steps} steps were not as told."),
+            0 => line(&format!("\nAll {steps} steps were as told.")),
+            _ => line(&format!("\n{failed} of {steps} steps were not as told.")),
         }
-        Ok(())
     }
 }
 
 fn print_json(value: &serde_json::Value) -> Result<()> {
-    println!("{}", serde_json::to_string(value)?);
-    Ok(())
+    line(&serde_json::to_string(value)?)
+}
+
+/// A reader that went away does not end the story: its exit code still counts.
+fn line(text: &str) -> Result<()> {
+    print(&format!("{text}\n")).map(drop)
 }

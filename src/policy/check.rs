@@ -6,6 +6,7 @@ use palisade_workbench::check;
 
 use super::input::{DEFAULT_NAMESPACE, Files};
 use crate::exit::{self, Exit};
+use crate::output::print;
 
 /// What to check, and how to print it.
 #[derive(Args, Debug)]
@@ -35,8 +36,8 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
     let texts = options.files.read()?;
     let report = check::check(&texts.resources, texts.mesh.as_ref(), &options.namespace);
     match options.output {
-        Format::Json => println!("{}", report.json()?),
-        Format::Table | Format::Sarif => print!("{}", report.table()),
-    }
+        Format::Json => print(&format!("{}\n", report.json()?))?,
+        Format::Table | Format::Sarif => print(&report.table())?,
+    };
     Ok(if report.exit_code() == 0 { Exit::Done } else { Exit::Invalid })
 }

@@ -4,14 +4,15 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write as _};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use palisade_authz::Semantics;
 use palisade_policies::{MeshConfig, load};
-use palisade_workbench::eval::{Evaluator, Summary};
+use palisade_workbench::eval::{Evaluator, RunError, Summary};
 
 use super::input::{DEFAULT_NAMESPACE, Files};
 use crate::exit::{self, Exit};
+use crate::output::still_read;
 
 /// Policies, requests, and how to read them.
 #[derive(Args, Debug)]
@@ -46,6 +47,9 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
     if options.authenticate {
         return Err(exit::usage("--authenticate is not supported yet: RequestAuthentication is not evaluated"));
     }
+    if options.requests.as_os_str() == "-" && options.files.reads_stdin() {
+        return Err(exit::usage("-f - and --requests - both read standard input: give one of them as a file"));
+    }
     let texts = options.files.read()?;
     let (mesh, mut diagnostics) = match &texts.mesh {
         Some(text) => MeshConfig::parse(text),
@@ -63,13 +67,16 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
         SemanticsFlag::L4 => Semantics::L4,
     });
     let mut evaluator = Evaluator::new(&loaded, &mesh, semantics);
-    let mut output = BufWriter::new(std::io::stdout().lock());
     let name = options.requests.display().to_string();
-    let summary = evaluator
-        .run(requests(&options.requests)?, &mut output, &mut |error| eprintln!("{name}:{error}"))
-        .with_context(|| format!("cannot read {name} to its end"))?;
-    output.flush()?;
-    Ok(exit_of(&summary))
+    let mut output = BufWriter::new(std::io::stdout().lock());
+    let ran = evaluator.run(requests(&options.requests)?, &mut output, &mut |error| eprintln!("{name}:{error}"));
+    let written = match ran {
+        Ok(()) => output.flush(),
+        Err(RunError::Write(error)) => Err(error),
+        Err(RunError::Read(error)) => return Err(exit::bad_input(format!("cannot read {name} to its end: {error}"))),
+    };
+    still_read(written)?;
+    Ok(exit_of(&evaluator.summary()))
 }
 
 fn requests(path: &std::path::Path) -> Result<Box<dyn BufRead>> {

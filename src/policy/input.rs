@@ -42,6 +42,11 @@ impl Files {
         Ok(Texts { resources, mesh })
     }
 
+    /// Whether standard input is one of the files.
+    pub(super) fn reads_stdin(&self) -> bool {
+        self.filename.iter().any(|path| path.as_os_str() == "-")
+    }
+
     fn mesh_of_directory(&self) -> Option<PathBuf> {
         self.filename.iter().map(|path| path.join(palisade_watch::MESH_FILE)).find(|path| path.is_file())
     }

@@ -17,6 +17,7 @@ use palisade_policies::{Loaded, MeshConfig, Resources, Workload, select};
 mod answer;
 mod fields;
 mod input;
+mod strict;
 
 use answer::Answer;
 use input::Input;
@@ -48,12 +49,23 @@ pub struct InputError {
 
 impl fmt::Display for InputError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: ", self.line)?;
+        write!(f, "{}: error", self.line)?;
         if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
+            write!(f, " {}", self.field)?;
         }
-        write!(f, "{}; fix: {}", self.message, self.fix)
+        write!(f, ": {}; fix: {}", self.message, self.fix)
     }
+}
+
+/// Why a run ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The requests cannot be read on.
+    #[error("cannot read the requests to their end")]
+    Read(#[source] io::Error),
+    /// The answers cannot be written.
+    #[error("cannot write the answers")]
+    Write(#[source] io::Error),
 }
 
 /// What the exit code is made of.
@@ -162,18 +174,19 @@ impl Evaluator {
         Some(answer.map(|(_, text)| text))
     }
 
-    /// Reads lines to the end; answers go to `out` in order, what cannot be answered to `on_error`.
+    /// Reads lines to the end; answers go to `out` in order, what cannot be answered to `on_error`. The counts are in
+    /// [`Self::summary`], also after an error.
     ///
     /// # Errors
-    /// Only those of reading and writing.
+    /// [`RunError`] says whether the input or the output failed.
     pub fn run(
         &mut self,
         input: impl BufRead,
         out: &mut impl Write,
         on_error: &mut dyn FnMut(&InputError),
-    ) -> io::Result<Summary> {
+    ) -> Result<(), RunError> {
         for (number, line) in (1..).zip(input.split(b'\n')) {
-            let line = line?;
+            let line = line.map_err(RunError::Read)?;
             let answer = match std::str::from_utf8(&line) {
                 Ok(text) => self.line(number, text),
                 Err(_) => {
@@ -182,12 +195,12 @@ impl Evaluator {
                 }
             };
             match answer {
-                Some(Ok(answer)) => writeln!(out, "{answer}")?,
+                Some(Ok(answer)) => writeln!(out, "{answer}").map_err(RunError::Write)?,
                 Some(Err(error)) => on_error(&error),
                 None => {}
             }
         }
-        Ok(self.summary)
+        Ok(())
     }
 
     fn answer(&mut self, input: &Input) -> Answer {

@@ -1,5 +1,7 @@
 //! The measuring program behind `cargo xtask bench`.
 
+#![expect(clippy::print_stdout, reason = "figures are this program's data")]
+
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};

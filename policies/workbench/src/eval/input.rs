@@ -9,6 +9,7 @@ use palisade_policies::{MeshConfig, Workload};
 use serde_json::Value;
 
 use super::fields::{Fields, Problem, wrong};
+use super::strict::Strict;
 
 /// A request line.
 pub(super) struct Input {
@@ -36,12 +37,19 @@ struct Http {
     headers: Vec<(String, String)>,
 }
 
+fn no_json(error: &serde_json::Error) -> Problem {
+    if error.is_data() {
+        let text = error.to_string();
+        let message = text.split(" at line ").next().unwrap_or(&text);
+        return Problem::new("", format!("{message}, at column {}", error.column()), "keep one of them");
+    }
+    let message = format!("not one JSON value, at column {}", error.column());
+    Problem::new("", message, "write one JSON object a line")
+}
+
 impl Input {
     pub(super) fn parse(line: &str, semantics: Option<Semantics>) -> Result<Self, Problem> {
-        let value: Value = serde_json::from_str(line).map_err(|error| {
-            let message = format!("not one JSON value, at column {}", error.column());
-            Problem::new("", message, "write one JSON object a line")
-        })?;
+        let Strict(value) = serde_json::from_str(line).map_err(|error| no_json(&error))?;
         let mut top = Fields::of("", value)?;
         let id = id(top.value("id"))?;
         let semantics = protocol(&mut top, semantics)?;
