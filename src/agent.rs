@@ -51,10 +51,12 @@ pub(crate) struct Options {
     /// Metrics, liveness and readiness.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15020")]
     metrics_listen: SocketAddr,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
-pub(crate) fn run(options: Options, log: &LogOptions) -> Result<Exit> {
-    runtime::init(log)?;
+pub(crate) fn run(options: Options) -> Result<Exit> {
+    runtime::init(&options.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(options))?;
     Ok(Exit::Done)
@@ -66,6 +68,7 @@ async fn serve(options: Options) -> Result<()> {
     let mut registry = Registry::default();
     let agent = Agent::new(config(options)?, Arc::new(SystemClock), &mut registry)
         .map_err(|error| exit::usage(exit::chain(&error)))?;
+    agent.open_socket().map_err(|error| exit::usage(format!("--socket: {}", exit::chain(&error))))?;
     Addresses::clear(&data_dir);
     let listener = runtime::bind("metrics (--metrics-listen)", metrics_listen)
         .await

@@ -6,7 +6,6 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::runtime::LogOptions;
 use crate::{agent, audit, ca, demo, explain, policy, proxy, server, version};
 
 /// Zero-trust identity and policy engine: a CA and its agent, Istio's authorization policies, an mTLS proxy, an audit log.
@@ -16,8 +15,6 @@ use crate::{agent, audit, ca, demo, explain, policy, proxy, server, version};
 #[derive(Parser, Debug)]
 #[command(name = "palisade", version, disable_help_subcommand = true)]
 pub(crate) struct Cli {
-    #[command(flatten)]
-    log: LogOptions,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -67,9 +64,9 @@ impl Cli {
     pub(crate) fn run(self) -> Result<Exit> {
         match self.verb {
             Verb::Demo(options) => demo::run(options),
-            Verb::Server(options) => server::run(options, &self.log),
-            Verb::Agent(options) => agent::run(options, &self.log),
-            Verb::Proxy(options) => proxy::run(&options, &self.log),
+            Verb::Server(options) => server::run(options),
+            Verb::Agent(options) => agent::run(options),
+            Verb::Proxy(options) => proxy::run(&options),
             Verb::Policy(verb) => verb.run(),
             Verb::Audit(verb) => verb.run(),
             Verb::Ca(verb) => verb.run(),

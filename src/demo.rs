@@ -110,7 +110,7 @@ fn hints(stage: &Stage) -> Result<String> {
     let (config, socket) = (stage.path("config"), stage.path("server/admin.sock"));
     Ok(format!(
         "Still running; Ctrl-C ends it. To play with, in another terminal:\n\n\
-         # web calls payments through the mesh, legacy without it\n\
+         # web calls payments through the mesh; legacy is refused under STRICT: say PERMISSIVE in peer-authentication.yaml\n\
          curl -i http://{web}/call/balance\n\
          curl -i http://{legacy}/call/balance\n\n\
          # edit a policy and see it bite within a second\n\

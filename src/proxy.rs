@@ -29,23 +29,25 @@ pub(crate) struct Options {
     config: PathBuf,
     /// Threads for traffic; default: one a core.
     #[arg(long, value_name = "N")]
-    concurrency: Option<usize>,
+    concurrency: Option<std::num::NonZeroUsize>,
     /// Check the configuration and exit.
     #[arg(long)]
     check_config: bool,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
-pub(crate) fn run(options: &Options, log: &LogOptions) -> Result<Exit> {
+pub(crate) fn run(options: &Options) -> Result<Exit> {
     let config = read(&options.config)?;
     if options.check_config {
         eprintln!("{}: in order", options.config.display());
         return Ok(Exit::Done);
     }
-    runtime::init(log)?;
+    runtime::init(&options.log)?;
     let mut traffic = Builder::new_multi_thread();
     traffic.enable_all().thread_name("traffic");
     if let Some(threads) = options.concurrency {
-        traffic.worker_threads(threads.max(1));
+        traffic.worker_threads(threads.get());
     }
     let traffic = traffic.build()?;
     let administration = Builder::new_current_thread().enable_all().build()?;

@@ -49,10 +49,12 @@ pub(crate) struct Options {
     /// Longest lifetime of a certificate; a request for more is shortened.
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     max_leaf_ttl: humantime::Duration,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
-pub(crate) fn run(options: Options, log: &LogOptions) -> Result<Exit> {
-    runtime::init(log)?;
+pub(crate) fn run(options: Options) -> Result<Exit> {
+    runtime::init(&options.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(&options))?;
     Ok(Exit::Done)

@@ -149,6 +149,11 @@ mod tests {
         assert_eq!(of("cluster.local/ns/a/b/sa/c"), Default::default());
     }
 
+    fn party(namespace: &str, workload: &str, ip: &str, port: u32) -> Party {
+        let (namespace, workload, ip) = (namespace.to_owned(), workload.to_owned(), ip.to_owned());
+        Party { namespace, workload, ip, port, ..Party::default() }
+    }
+
     #[test]
     fn a_refused_connection_keeps_every_fact() {
         let facts = RequestFacts {
@@ -172,13 +177,6 @@ mod tests {
             ..RequestFacts::default()
         };
         let seen = event(DecisionRecord::connection_refused(reason::STRICT_PLAINTEXT, facts));
-        let party = |namespace: &str, workload: &str, ip: &str, port| Party {
-            namespace: namespace.to_owned(),
-            workload: workload.to_owned(),
-            ip: ip.to_owned(),
-            port,
-            ..Party::default()
-        };
         let expected = Event {
             time_ns: 7,
             kind: Kind::Connection.into(),

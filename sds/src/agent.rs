@@ -1,9 +1,10 @@
 //! The agent itself: holds the identity, keeps it fresh, hands it out.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use palisade_identity::{Clock, Identity, SvidSource};
+use palisade_wire::serve::UnixSocket;
 use prometheus_client::registry::Registry;
 use rustls_pki_types::UnixTime;
 use tokio::sync::{Notify, watch};
@@ -39,6 +40,7 @@ struct Inner {
     holder: Holder,
     renew_now: Notify,
     running: AtomicBool,
+    socket: Mutex<Option<UnixSocket>>,
 }
 
 /// The agent cannot be made.
@@ -74,13 +76,20 @@ impl Agent {
     /// # Errors
     /// [`NewAgentError`], for what only the operator can put right.
     pub fn new(config: AgentConfig, clock: Arc<dyn Clock>, registry: &mut Registry) -> Result<Self, NewAgentError> {
-        config.check().map_err(NewAgentError::Config)?;
+        let checked = config.check();
+        let unpinned = matches!(checked, Err(CheckConfigError::NoJoinToken));
+        if !unpinned {
+            checked.map_err(NewAgentError::Config)?;
+        }
         let storage = Storage::open(&config.state_dir).map_err(NewAgentError::Storage)?;
         let metrics = Metrics::register(registry);
         let holder = Holder::default();
         if let Some(identity) = load(&storage, &config)? {
             metrics.not_after.set(i64::try_from(identity.svid.not_after().as_secs()).unwrap_or(i64::MAX));
             holder.install(Arc::new(identity), clock.now());
+        } else if unpinned {
+            // Only an agent that holds an identity can do without the means to get its first.
+            return Err(NewAgentError::Config(CheckConfigError::NoJoinToken));
         }
         Ok(Self {
             inner: Arc::new(Inner {
@@ -91,6 +100,7 @@ impl Agent {
                 holder,
                 renew_now: Notify::new(),
                 running: AtomicBool::new(false),
+                socket: Mutex::new(None),
             }),
         })
     }
@@ -110,6 +120,18 @@ impl Agent {
         self.inner.renew_now.notify_one();
     }
 
+    /// Opens the workload socket, if one is configured, so that a path that cannot be used shows at start. Nothing is served
+    /// before [`Agent::run`], which opens it otherwise. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ServeError`] names the path.
+    pub fn open_socket(&self) -> Result<(), ServeError> {
+        if let Some(path) = &self.inner.config.socket {
+            *self.inner.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(serve::bind(path)?);
+        }
+        Ok(())
+    }
+
     /// Renews the identity and serves the socket, if one is configured, until `shutdown`.
     ///
     /// # Errors
@@ -120,10 +142,15 @@ impl Agent {
         }
         let _running = RunGuard(&self.inner.running);
         let serving = async {
-            match &self.inner.config.socket {
-                Some(path) => serve::serve(self.service(), path, shutdown.clone()).await.map_err(RunError::Serve),
-                None => Ok(()),
+            let opened = self.inner.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let socket = match (opened, &self.inner.config.socket) {
+                (None, Some(path)) => Some(serve::bind(path).map_err(RunError::Serve)?),
+                (opened, _) => opened,
+            };
+            if let Some(socket) = socket {
+                serve::serve(self.service(), socket, shutdown.clone()).await;
             }
+            Ok(())
         };
         let renewing = async {
             renew::run(&self.inner, shutdown.clone()).await;

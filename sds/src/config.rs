@@ -84,7 +84,7 @@ pub enum CheckConfigError {
     #[error("server `{0}` is not `host:port`")]
     Server(String),
     /// The trust was to come from a join token that is not given.
-    #[error("the server is to be recognised by the join token, but no join token is given")]
+    #[error("there is no identity yet and nothing to recognise the server by: give a join token or a trust bundle")]
     NoJoinToken,
     /// The expected ID is of another trust domain.
     #[error("expected identity `{id}` is not in trust domain `{}`", trust_domain.as_str())]

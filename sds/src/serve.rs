@@ -53,16 +53,14 @@ pub(crate) struct Service {
 }
 
 /// Opens the socket and serves it until `shutdown`.
-pub(crate) async fn serve(service: Service, path: &Path, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let socket = bind(path)?;
-    tracing::info!(path = %path.display(), "the workload socket is open");
+pub(crate) async fn serve(service: Service, socket: UnixSocket, shutdown: CancellationToken) {
+    tracing::info!(path = %socket.path().display(), "the workload socket is open");
     let limits = Limits { max_concurrent_streams: MAX_STREAMS, ..Limits::default() };
     serve::unix(socket, service.routes(&shutdown), limits, shutdown).await;
-    Ok(())
 }
 
 /// Makes the directory if it is missing, and the socket in it. The mode of a directory that exists is its owner's.
-fn bind(path: &Path) -> Result<UnixSocket, ServeError> {
+pub(crate) fn bind(path: &Path) -> Result<UnixSocket, ServeError> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         DirBuilder::new()
             .recursive(true)

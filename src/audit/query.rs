@@ -21,8 +21,8 @@ pub(crate) struct Options {
     /// End of the window, as --since.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Newest rows kept.
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    /// Newest rows kept, 10000 at most.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     #[command(flatten)]
     admin: AdminOptions,

@@ -54,6 +54,7 @@ fn embedded(
         allowed_uids: wanted.allowed_uids.clone(),
     };
     let agent = Agent::new(agent, Arc::new(SystemClock), registry).map_err(|error| exit::usage(exit::chain(&error)))?;
+    agent.open_socket().map_err(|error| exit::usage(format!("identity.agent.socket: {}", exit::chain(&error))))?;
     renew_on_hangup(agent.clone(), end.clone())?;
     let (running, stopping) = (agent.clone(), end.clone());
     tasks.spawn("agent", async move { running.run(stopping).await.map_err(|error| exit::chain(&error)) });

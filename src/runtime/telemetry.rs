@@ -11,10 +11,10 @@ use crate::exit;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LogOptions {
     /// Least level to log, or a filter such as `info,palisade_proxy=debug`.
-    #[arg(long, default_value = "info", env = "PALISADE_LOG", global = true, help_heading = "Logging")]
+    #[arg(long, default_value = "info", env = "PALISADE_LOG", help_heading = "Logging")]
     log_level: String,
     /// Text for eyes, or one JSON object a line.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "PALISADE_LOG_FORMAT", global = true, help_heading = "Logging")]
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "PALISADE_LOG_FORMAT", help_heading = "Logging")]
     log_format: LogFormat,
 }
 

@@ -80,9 +80,14 @@ impl Problem {
         }
     }
 
+    /// The errors among them: warnings must not crowd out what stands in the way.
+    pub fn blockers(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.diagnostics().iter().filter(|one| one.is_error())
+    }
+
     /// How many errors stand between the directory and being in force; at least 1.
     pub fn errors(&self) -> usize {
-        self.diagnostics().iter().filter(|one| one.is_error()).count().max(1)
+        self.blockers().count().max(1)
     }
 }
 
@@ -176,4 +181,27 @@ fn check_mesh(text: Option<SourceText>, issued: Option<&TrustDomain>) -> Result<
         return Err(Problem::TrustDomain { file: text.file.to_string(), found, issued: issued.clone() });
     }
     Ok((mesh, Some(text), diagnostics))
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_policies::{SourceText, load};
+
+    use super::Problem;
+
+    #[test]
+    fn the_one_error_is_found_among_many_warnings() {
+        let policy = |name: &str, action: &str| {
+            format!(
+                "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: a}}\n\
+                 spec: {{action: {action}, rules: [{{to: [{{operation: {{methods: [GET]}}}}]}}]}}\n---\n"
+            )
+        };
+        let text: String = (0..25).map(|index| policy(&format!("warns-{index}"), "DENY")).collect();
+        let loaded = load(&[SourceText::new("a.yaml", text + &policy("broken", "DENIED"))], "default");
+        assert!(loaded.diagnostics.len() > 25);
+        let problem = Problem::Refused { diagnostics: loaded.diagnostics };
+        let blockers: Vec<&str> = problem.blockers().map(|one| one.field.as_str()).collect();
+        assert_eq!(blockers, ["spec.action"]);
+    }
 }

@@ -249,8 +249,8 @@ fn report(dir: &Path, before: &State, after: &State) {
     match (&after.problem, &after.good) {
         (Some(problem), good) => {
             let in_force = good.as_ref().map_or("none", |good| good.revision.as_str());
-            for diagnostic in problem.diagnostics().iter().take(LOGGED_DIAGNOSTICS) {
-                tracing::error!(%directory, "{diagnostic}");
+            for error in problem.blockers().take(LOGGED_DIAGNOSTICS) {
+                tracing::error!(%directory, "{error}");
             }
             if problem.diagnostics().is_empty() {
                 tracing::error!(%directory, "{problem}");

@@ -48,7 +48,7 @@ impl fmt::Debug for JoinToken {
 #[derive(Debug, thiserror::Error)]
 pub enum JoinTokenError {
     /// An ID of another trust domain.
-    #[error("`{id}` is not of trust domain `{domain}`")]
+    #[error("`{id}` is not of trust domain `{domain}`: write spiffe://{domain}/ns/NAMESPACE/sa/ACCOUNT")]
     Foreign {
         /// The ID asked for.
         id: SpiffeId,
@@ -56,10 +56,10 @@ pub enum JoinTokenError {
         domain: String,
     },
     /// The ID of the trust domain itself, or the server's own.
-    #[error("`{0}` is reserved")]
+    #[error("`{0}` is reserved: name a workload, such as spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT")]
     Reserved(SpiffeId),
     /// Longer than [`MAX_TTL`].
-    #[error("a join token lives at most {MAX_TTL:?}, not {0:?}")]
+    #[error("a join token lives at most 7 days, not {} s: ask for less", .0.as_secs())]
     TooLong(Duration),
     /// No randomness.
     #[error("cannot make a secret")]

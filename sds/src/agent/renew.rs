@@ -165,7 +165,7 @@ impl Renewer<'_> {
             _ => self.plan.failed(Instant::now(), draw()),
         };
         let text = report::chain(error);
-        tracing::warn!(error = %text, retry_in_ms = delay.as_millis(), "no new certificate; the old one stays");
+        tracing::warn!(error = %text, retry_in_ms = delay.as_millis(), "no new certificate; what there is stays in use");
         self.inner.metrics.renewal(outcome);
         self.inner.holder.failed(text);
     }
