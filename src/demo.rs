@@ -77,8 +77,9 @@ fn directory(wanted: Option<&Path>) -> Result<(PathBuf, bool)> {
         // The janitor removes it: it outlives this process.
         return Ok((directory.keep(), true));
     };
-    std::fs::create_dir_all(wanted)
-        .with_context(|| format!("cannot make {}: choose another --data-dir", wanted.display()))?;
+    std::fs::create_dir_all(wanted).map_err(|error| {
+        exit::usage(format!("cannot make --data-dir {}: {error}; choose another", wanted.display()))
+    })?;
     let mut entries = std::fs::read_dir(wanted).with_context(|| format!("cannot list {}", wanted.display()))?;
     if entries.next().is_some() {
         let directory = wanted.display();

@@ -98,8 +98,8 @@ fn source(facts: &SourceFacts) -> Party {
 
 /// Of `<trust domain>/ns/<namespace>/sa/<service account>`.
 fn namespace_and_account(principal: &str) -> Option<(&str, &str)> {
-    let (_, path) = principal.split_once("/ns/")?;
-    let (namespace, account) = path.split_once("/sa/")?;
+    let (_, path) = principal.split_once('/')?;
+    let (namespace, account) = path.strip_prefix("ns/")?.split_once("/sa/")?;
     (!namespace.contains('/') && !account.contains('/')).then_some((namespace, account))
 }
 
@@ -147,6 +147,7 @@ mod tests {
         assert_eq!(of("cluster.local/ns/shop/sa/web"), ("shop".to_owned(), "web".to_owned()));
         assert_eq!(of("cluster.local/spire/agent"), Default::default());
         assert_eq!(of("cluster.local/ns/a/b/sa/c"), Default::default());
+        assert_eq!(of("cluster.local/evil/ns/shop/sa/web"), Default::default());
     }
 
     fn party(namespace: &str, workload: &str, ip: &str, port: u32) -> Party {

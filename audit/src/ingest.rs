@@ -158,9 +158,15 @@ fn check(batch: &Batch) -> Result<u64, Status> {
     Ok(epoch)
 }
 
+/// What the sender cannot say for itself: who it is, and that what it guards is its own workload. One enforcer must not write
+/// another's history.
 fn settle(event: &mut Event, enforcer: &str, now: u64) {
     event.enforcer.clear();
     event.enforcer.push_str(enforcer);
+    if let (Some(guarded), Some((namespace, workload))) = (event.destination.as_mut(), enforcer.split_once('/')) {
+        namespace.clone_into(&mut guarded.namespace);
+        workload.clone_into(&mut guarded.workload);
+    }
     event.ingested_ns = 0;
     limits::clamp(event);
     limits::settle_time(event, now);
@@ -172,5 +178,24 @@ fn refuse(error: StoreError) -> Status {
         StoreError::Nonsense { .. } => Status::invalid_argument(error.to_string()),
         StoreError::Closed => Status::unavailable("the audit store is closing"),
         _ => Status::unavailable("the audit store cannot be written at present"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_wire::audit::Party;
+
+    use super::{Event, settle};
+
+    #[test]
+    fn an_enforcer_writes_only_its_own_history() {
+        let foreign = Party { namespace: "shop".to_owned(), workload: "payments".to_owned(), ..Party::default() };
+        let mut event = Event { enforcer: "shop/payments".to_owned(), destination: Some(foreign), ..Event::default() };
+        settle(&mut event, "shop/legacy", 1);
+        let guarded = event.destination.unwrap();
+        assert_eq!(
+            (event.enforcer.as_str(), guarded.namespace.as_str(), guarded.workload.as_str()),
+            ("shop/legacy", "shop", "legacy")
+        );
     }
 }

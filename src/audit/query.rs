@@ -32,6 +32,7 @@ pub(super) async fn run(options: &Options) -> Result<Exit> {
     let mut query = options.filter.query();
     query.since_ns = time(options.since.as_deref(), "--since")?;
     query.until_ns = time(options.until.as_deref(), "--until")?;
+    let until_ns = query.until_ns;
     query.limit = options.limit;
     let refused = |status: tonic::Status| options.admin.error(&status);
     let mut answers = options.admin.client().query_audit(query).await.map_err(refused)?.into_inner();
@@ -48,13 +49,22 @@ pub(super) async fn run(options: &Options) -> Result<Exit> {
         Format::Json => json_lines(&events),
     };
     print(&text)?;
-    say(completeness);
+    say(completeness, reaches_now(until_ns));
     Ok(Exit::Done)
 }
 
+/// Whether the window reaches into the second that enforcers may not have reported yet: a group commit, a batch, a commit here.
+fn reaches_now(until_ns: u64) -> bool {
+    const UNREPORTED_NS: u64 = 1_000_000_000;
+    until_ns == 0 || until_ns.saturating_add(UNREPORTED_NS) > palisade_audit::NanoClock::system().now()
+}
+
 /// An answer always says whether it is complete.
-fn say(completeness: Option<Completeness>) {
+fn say(completeness: Option<Completeness>, open_ended: bool) {
     match completeness {
+        Some(Completeness { complete: true, rows, .. }) if open_ended => {
+            eprintln!("{rows} row(s), complete; events of the last second may still be on their way");
+        }
         Some(Completeness { complete: true, rows, .. }) => eprintln!("{rows} row(s), complete"),
         Some(Completeness { rows, reasons, .. }) => eprintln!("{rows} row(s), not complete: {}", reasons.join("; ")),
         None => eprintln!("the server ended the answer early: it is not complete"),

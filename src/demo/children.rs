@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a process gets to end by itself before it is killed.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long a process gets to end by itself before it is killed: longer than a proxy waits for its server to take the last
+/// audit events.
+const GRACE: Duration = Duration::from_secs(8);
 
 struct Named {
     name: &'static str,

@@ -66,7 +66,7 @@ pub fn json(event: &Event) -> String {
         object = object.value("audited", true);
     }
     object = object
-        .object("src", party(event.source.as_ref()).text("hint", &event.source_hint))
+        .object("src", source(event))
         .object("dst", party(event.destination.as_ref()))
         .text("proto", &event.protocol)
         .text("tls", if event.transport == "plaintext" { "none" } else { &event.transport })
@@ -103,6 +103,15 @@ fn shadow(shadow: Option<&Shadow>) -> Object {
         .text("result", &shadow.result)
         .text("policy", &shadow.policy)
         .text("source_ref", &place(&shadow.policy_file, shadow.policy_line))
+}
+
+/// A guessed workload stands in `hint` alone: `ns` and `workload` are for what was proven.
+fn source(event: &Event) -> Object {
+    let proven = event.source.clone().map(|source| match event.source_hint.as_str() {
+        "" => source,
+        _ => Party { namespace: String::new(), workload: String::new(), ..source },
+    });
+    party(proven.as_ref()).text("hint", &event.source_hint)
 }
 
 fn party(party: Option<&Party>) -> Object {

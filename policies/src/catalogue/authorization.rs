@@ -79,4 +79,7 @@ catalogue! {
     EMPTY_LIST "PAL0226" Warning "the list is empty"
         why "an empty list puts no constraint: it does not mean `none`"
         fix "add values, or remove the field"
+    TARGET_UNUSED "PAL0227" Warning "the policy applies to no proxy here"
+        why "a policy with targetRefs is for waypoints and gateways; a sidecar ignores it, as Istio's does, and there are only sidecars"
+        fix "select workloads by `selector.matchLabels`"
 }

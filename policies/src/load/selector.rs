@@ -60,6 +60,10 @@ pub(crate) fn target_refs(cx: &mut Cx, spec: &Object<'_>, path: &Path<'_>) -> Ve
         let message = format!("both `{}` and `{}` are set", first.key.text, second.key.text);
         cx.report(&codes::SELECTOR_AND_TARGET, second.pos, &path.key(&second.key.text), message);
     }
+    if let Some(target) = ways.iter().find(|entry| entry.key.text != "selector") {
+        let message = "it is attached to no sidecar".to_owned();
+        cx.report(&codes::TARGET_UNUSED, target.pos, &path.key(&target.key.text), message);
+    }
     let mut refs = Vec::new();
     if let Some(node) = spec.get("targetRef") {
         refs.extend(target_ref(cx, node, &path.key("targetRef")));

@@ -1,6 +1,7 @@
 //! An identity in PEM files that somebody else renews. Files are compared by content: links may be swapped under the same
 //! names, and a pair read between two writes must not replace a good one.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -39,6 +40,7 @@ impl FileSource {
     pub(super) fn open(files: &FilesConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>, String> {
         let contents = read(files)?;
         let identity = Arc::new(parse(files, &contents, &*clock)?);
+        warn_if_open(&files.private_key);
         let state = Mutex::new(State { identity, contents });
         Ok(Arc::new(Self { files: files.clone(), clock, state, callbacks: Mutex::default() }))
     }
@@ -91,6 +93,14 @@ pub(super) async fn follow(source: Arc<FileSource>, end: CancellationToken) -> R
 fn read(files: &FilesConfig) -> Result<Contents, String> {
     let content = |path: &Path| std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()));
     Ok([content(&files.certificate)?, content(&files.private_key)?, content(&files.trust_bundle)?])
+}
+
+/// Secrets mounted by others often are open; who mounts them decides, but is told.
+fn warn_if_open(key: &Path) {
+    let mode = std::fs::metadata(key).map_or(0, |metadata| metadata.mode());
+    if mode & 0o077 != 0 {
+        tracing::warn!(path = %key.display(), mode = format_args!("{:o}", mode & 0o777), "others can read the private key: chmod 600");
+    }
 }
 
 fn parse(files: &FilesConfig, [chain, key, bundle]: &Contents, clock: &dyn Clock) -> Result<Identity, String> {

@@ -37,6 +37,9 @@ pub struct Row {
     /// Requests per CPU-second of the pair.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_cpu_s: Option<f64>,
+    /// Requests per CPU-second of everything that took part: load, backend and, where there are any, the proxies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all_per_cpu_s: Option<f64>,
     /// CPU of the outbound and inbound proxy, percent of one core.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_percent: Option<(f64, f64)>,
@@ -90,6 +93,7 @@ fn row(bench: &'static str, topology: &'static str) -> Row {
         topology,
         rps: none,
         per_cpu_s: none,
+        all_per_cpu_s: none,
         cpu_percent: None,
         p50_us: none,
         p99_us: none,
@@ -111,8 +115,26 @@ fn plan(address: SocketAddr, rate: Option<f64>) -> Plan {
 }
 
 fn direct(bench: &'static str, backend: SocketAddr, rate: Option<f64>) -> Result<Row> {
-    let outcome = load::run(&plan(backend, rate), || Ok(()))?;
-    Ok(with_load(row(bench, "direct"), &outcome))
+    let (outcome, [own, ..]) = measured(&plan(backend, rate), [std::process::id()])?;
+    let all = outcome.latencies.len() as f64 / own;
+    Ok(Row { all_per_cpu_s: Some(all), ..with_load(row(bench, "direct"), &outcome) })
+}
+
+/// Runs the plan and returns the CPU seconds that each process used in the counted time.
+fn measured<const N: usize>(plan: &Plan, pids: [u32; N]) -> Result<(Outcome, [f64; N])> {
+    let mut clocks = Vec::new();
+    let outcome = load::run(plan, || {
+        let now: Result<Vec<f64>> = pids.iter().map(|pid| cpu::seconds(*pid)).collect();
+        clocks.push(now?);
+        Ok(())
+    })?;
+    anyhow::ensure!(outcome.refused == 0, "{} requests were refused", outcome.refused);
+    let [first, last] = clocks.as_slice() else { anyhow::bail!("the clocks were not read twice") };
+    let mut used = [0.0; N];
+    for (used, (last, first)) in used.iter_mut().zip(last.iter().zip(first)) {
+        *used = last - first;
+    }
+    Ok((outcome, used))
 }
 
 fn with_load(row: Row, outcome: &Outcome) -> Row {
@@ -167,20 +189,13 @@ impl Pair {
 
     fn measure(&mut self, bench: &'static str, rate: Option<f64>) -> Result<Row> {
         let [outbound, inbound] = self.pids()?;
-        let mut clocks = Vec::new();
-        let address = self.outbound.address("outbound/0")?;
-        let outcome = load::run(&plan(address, rate), || {
-            clocks.push((cpu::seconds(outbound)?, cpu::seconds(inbound)?));
-            Ok(())
-        })?;
-        anyhow::ensure!(outcome.refused == 0, "{} requests were refused", outcome.refused);
-        let (first, last) = (clocks.first().context("no clock")?, clocks.last().context("no clock")?);
-        let used = (last.0 - first.0, last.1 - first.1);
-        let percent = (100.0 * used.0 / outcome.seconds, 100.0 * used.1 / outcome.seconds);
-        let per_cpu_s = outcome.latencies.len() as f64 / (used.0 + used.1);
+        let plan = plan(self.outbound.address("outbound/0")?, rate);
+        let (outcome, [out, into, own]) = measured(&plan, [outbound, inbound, std::process::id()])?;
+        let answered = outcome.latencies.len() as f64;
         Ok(Row {
-            per_cpu_s: Some(per_cpu_s),
-            cpu_percent: Some(percent),
+            per_cpu_s: Some(answered / (out + into)),
+            all_per_cpu_s: Some(answered / (out + into + own)),
+            cpu_percent: Some((100.0 * out / outcome.seconds, 100.0 * into / outcome.seconds)),
             rss_mb: Some(self.resident()?),
             ..with_load(row(bench, "palisade"), &outcome)
         })

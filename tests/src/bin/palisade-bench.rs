@@ -26,8 +26,18 @@ fn run(arguments: &[String]) -> Result<()> {
     }
     if !json {
         println!(
-            "{:<6} {:<9} {:>9} {:>10} {:>7} {:>7} {:>9} {:>9} {:>13} {:>8}",
-            "BENCH", "TOPOLOGY", "REQ/S", "PER CPU-S", "OUT %", "IN %", "P50 us", "P99 us", "RSS out/in MB", "SECONDS"
+            "{:<6} {:<9} {:>9} {:>10} {:>10} {:>7} {:>7} {:>9} {:>9} {:>13} {:>8}",
+            "BENCH",
+            "TOPOLOGY",
+            "REQ/S",
+            "PER CPU-S",
+            "ALL/CPU-S",
+            "OUT %",
+            "IN %",
+            "P50 us",
+            "P99 us",
+            "RSS out/in MB",
+            "SECONDS"
         );
     }
     proxy::run(|row| {
@@ -44,11 +54,12 @@ fn table(row: &Row) {
     let figure = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
     let memory = row.rss_mb.map_or("-".to_owned(), |(outbound, inbound)| format!("{outbound:.0}/{inbound:.0}"));
     println!(
-        "{:<6} {:<9} {:>9} {:>10} {:>7} {:>7} {:>9} {:>9} {:>13} {:>8}",
+        "{:<6} {:<9} {:>9} {:>10} {:>10} {:>7} {:>7} {:>9} {:>9} {:>13} {:>8}",
         row.bench,
         row.topology,
         figure(row.rps, 0),
         figure(row.per_cpu_s, 0),
+        figure(row.all_per_cpu_s, 0),
         figure(row.cpu_percent.map(|(outbound, _)| outbound), 0),
         figure(row.cpu_percent.map(|(_, inbound)| inbound), 0),
         figure(row.p50_us, 0),
