@@ -1,10 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+pub mod backend;
 pub mod bench;
 pub mod http;
 pub mod mesh;
 mod process;
+pub mod shop;
 mod wait;
 
-pub use process::{Palisade, binary};
+pub use process::{Finished, Palisade, binary, run};
 pub use wait::{poll, poll_async, skip};

@@ -27,6 +27,41 @@ pub fn binary() -> PathBuf {
     }
 }
 
+/// What a run of the binary left.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// Everything on stdout.
+    pub stdout: String,
+    /// Everything on stderr.
+    pub stderr: String,
+}
+
+/// Runs the binary to its end with `input` on its stdin; a run that does not end by itself fails the test.
+///
+/// # Errors
+/// When it cannot be started.
+///
+/// # Panics
+/// When it does not end.
+pub fn run(arguments: &[&str], input: &str) -> Result<Finished> {
+    // Files, not pipes: nobody has to read while it writes.
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("in"), input)?;
+    let child = Command::new(binary())
+        .args(arguments)
+        .stdin(File::open(path("in"))?)
+        .stdout(File::create(path("out"))?)
+        .stderr(File::create(path("err"))?)
+        .spawn()
+        .context("cannot start palisade")?;
+    let code = Palisade { child, log: path("err") }.ended().code();
+    let read = |name: &str| Ok::<_, anyhow::Error>(String::from_utf8_lossy(&std::fs::read(path(name))?).into_owned());
+    Ok(Finished { code, stdout: read("out")?, stderr: read("err")? })
+}
+
 /// A running `palisade` process; killed when dropped.
 #[derive(Debug)]
 pub struct Palisade {
@@ -51,6 +86,24 @@ impl Palisade {
         Ok(Self { child, log: log.to_path_buf() })
     }
 
+    /// [`Palisade::start`] with its stdout in a file, more variables, and the log's directory as the current one.
+    ///
+    /// # Errors
+    /// As [`Palisade::start`].
+    pub fn start_in(arguments: &[&str], log: &Path, stdout: &Path, variables: &[(&str, &Path)]) -> Result<Self> {
+        let stderr = File::options().create(true).append(true).open(log).context("cannot open the log")?;
+        let child = Command::new(binary())
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .current_dir(log.parent().context("the log has no directory")?)
+            .stdin(Stdio::null())
+            .stdout(File::create(stdout).context("cannot open the output")?)
+            .stderr(stderr)
+            .spawn()
+            .context("cannot start palisade")?;
+        Ok(Self { child, log: log.to_path_buf() })
+    }
+
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -66,7 +119,12 @@ impl Palisade {
     /// # Panics
     /// When the process ends first or the wait is in vain; the log is part of the message.
     pub fn addresses(&mut self, directory: &Path) -> BTreeMap<String, SocketAddr> {
-        poll("addresses.json", || self.try_addresses(directory))
+        let found = poll("addresses.json", || match self.try_addresses(directory) {
+            Err(error) if matches!(self.child.try_wait(), Ok(Some(_))) => Ok(Err(error)),
+            other => other.map(Ok),
+        });
+        #[expect(clippy::panic, reason = "a process that has ended will never listen")]
+        found.unwrap_or_else(|error| panic!("the process has ended: {error:#}"))
     }
 
     fn try_addresses(&mut self, directory: &Path) -> Result<BTreeMap<String, SocketAddr>> {

@@ -23,7 +23,7 @@ async fn an_edit_reaches_the_proxy() {
     let began = Instant::now();
     mesh.write("shop.yaml", &policy("shop", "second"));
     proxy.until_holding("second").await;
-    println!("from the write of the file to the callback of the proxy: {:?}", began.elapsed());
+    eprintln!("from the write of the file to the callback of the proxy: {:?}", began.elapsed());
     let revision = proxy.revision();
     let status = mesh.until("the ACK", |status| {
         let proxy = status.proxies.first()?;
@@ -119,7 +119,7 @@ async fn a_storm_of_edits_ends_in_the_last_one() {
     }
     proxy.until_holding("storm-199").await;
     proxy.until_holding("extra-198").await;
-    println!("200 edits in two seconds cost the proxy {} snapshots", proxy.offers() - 1);
+    eprintln!("200 edits in two seconds cost the proxy {} snapshots", proxy.offers() - 1);
     assert!(proxy.offers() < 100, "edits are debounced: {}", proxy.offers());
     let revision = proxy.revision();
     mesh.until("the last ACK", |status| (status.proxies.first()?.acked == revision).then_some(()));
