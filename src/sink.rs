@@ -6,7 +6,8 @@ use std::pin::Pin;
 
 use palisade_audit::Recorder;
 use palisade_authz::{
-    DecisionRecord, DecisionSink, DestinationFacts, HttpFacts, PolicyRef, ShadowResult, SourceFacts, Verdict, reason,
+    DecisionRecord, DecisionSink, DestinationFacts, HttpFacts, Phase, PolicyRef, ShadowResult, SourceFacts, Verdict,
+    reason,
 };
 use palisade_wire::audit::{Event, Header, Http, Kind, Party, Shadow, Verdict as WireVerdict};
 
@@ -31,7 +32,9 @@ impl DecisionSink for AuditSink {
 pub(crate) fn event(record: DecisionRecord) -> Event {
     let DecisionRecord { facts, verdict, evaluation, reason } = record;
     let policy = evaluation.policy.as_ref();
-    let kind = if is_connection(reason) { Kind::Connection } else { Kind::Decision };
+    // An open connection that STRICT ends was cut before any policy was asked, as a new one would be.
+    let cut = reason == reason::POLICY_CHANGED && evaluation.phase == Phase::Authn;
+    let kind = if is_connection(reason) || cut { Kind::Connection } else { Kind::Decision };
     Event {
         time_ns: facts.time_ns,
         kind: kind.into(),
