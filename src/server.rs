@@ -70,7 +70,7 @@ async fn serve(options: &Options) -> Result<()> {
     runtime::on_signal(&shutdown)?;
     let (mut registry, health) = (Registry::default(), Health::default());
     let mut tasks = Supervisor::new(shutdown.clone());
-    let parts = parts(options, &mut registry).await?;
+    let parts = parts(options, &mut registry, &shutdown).await?;
     health.require("certificate authority", parts.authority.ready());
     health.require("configuration", parts.control.handle().ready());
     let bound = Bound::open(options).await?;
@@ -79,8 +79,11 @@ async fn serve(options: &Options) -> Result<()> {
     addresses.note("metrics", bound.metrics.local_addr()?);
     let pages = Arc::new(Pages::new(health, registry));
     tasks.spawn("metrics", runtime::serve(bound.metrics, pages, shutdown.clone()));
-    let admin =
-        admin::AdminService { audit: AdminAudit::new(parts.store.clone()), authority: Arc::clone(&parts.authority) };
+    let admin = admin::AdminService {
+        audit: AdminAudit::new(parts.store.clone()),
+        authority: Arc::clone(&parts.authority),
+        closing: shutdown.clone(),
+    };
     let admin = Routes::new(AdminServer::new(admin));
     tasks.spawn_quiet("administration", serve::unix(bound.admin, admin, Limits::default(), shutdown.clone()));
     let routes = Routes::new(CaService::new(Arc::clone(&parts.authority)).into_server())
@@ -105,7 +108,7 @@ struct Parts {
     ingest: IngestService,
 }
 
-async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
+async fn parts(options: &Options, registry: &mut Registry, shutdown: &CancellationToken) -> Result<Parts> {
     let usage = |error: &(dyn std::error::Error + 'static)| exit::usage(exit::chain(error));
     let clock = Arc::new(SystemClock);
     let trust_domain = trust_domain(options)?;
@@ -123,7 +126,7 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
         Store::open(options.data_dir.join("audit.db"), NanoClock::system()).await.map_err(|error| usage(&error))?;
     let handle = control.handle();
     let authorize: Authorizer = Arc::new(move |caller, claimed| handle.enforcer_of(caller, claimed));
-    let ingest = IngestService::new(store.clone(), authorize, NanoClock::system(), registry);
+    let ingest = IngestService::new(store.clone(), authorize, NanoClock::system(), registry).until(shutdown.clone());
     Ok(Parts { authority, control, store, ingest })
 }
 

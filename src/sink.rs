@@ -66,7 +66,14 @@ pub(crate) fn event(record: DecisionRecord) -> Event {
 
 /// Refused before any policy was asked.
 fn is_connection(reason: &str) -> bool {
-    [reason::STRICT_PLAINTEXT, reason::HANDSHAKE_FAILED, reason::PEER_INVALID, reason::NO_SNAPSHOT].contains(&reason)
+    [
+        reason::STRICT_PLAINTEXT,
+        reason::HANDSHAKE_FAILED,
+        reason::PEER_INVALID,
+        reason::NO_SNAPSHOT,
+        reason::HTTP_UNDETECTED,
+    ]
+    .contains(&reason)
 }
 
 fn shadow(result: &ShadowResult) -> Shadow {

@@ -11,6 +11,7 @@ use palisade_wire::Caller;
 use palisade_wire::audit::audit_ingest_server::{AuditIngest, AuditIngestServer};
 use palisade_wire::audit::{Ack, Batch, Event};
 use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::clock::NanoClock;
@@ -34,6 +35,7 @@ pub struct IngestService {
     authorize: Authorizer,
     clock: NanoClock,
     metrics: IngestMetrics,
+    closing: CancellationToken,
 }
 
 impl std::fmt::Debug for IngestService {
@@ -45,7 +47,14 @@ impl std::fmt::Debug for IngestService {
 impl IngestService {
     /// A service on `store`. Registers its metrics. Requests need a [`Caller`] among their extensions.
     pub fn new(store: Store, authorize: Authorizer, clock: NanoClock, registry: &mut Registry) -> Self {
-        Self { store, authorize, clock, metrics: IngestMetrics::register(registry) }
+        let metrics = IngestMetrics::register(registry);
+        Self { store, authorize, clock, metrics, closing: CancellationToken::new() }
+    }
+
+    /// Ends every stream, between two batches, once `closing` is cancelled: enforcers never end theirs.
+    #[must_use]
+    pub fn until(self, closing: CancellationToken) -> Self {
+        Self { closing, ..self }
     }
 
     /// The service as tonic mounts it, with its limit on message size.
@@ -82,12 +91,14 @@ struct Push {
 impl Push {
     /// Reads up to the next batch that is to be acknowledged.
     async fn next(&mut self) -> Result<Option<Ack>, Status> {
-        while let Some(batch) = self.batches.message().await? {
+        loop {
+            let message = self.service.closing.run_until_cancelled(self.batches.message()).await;
+            let stopping = || Status::unavailable("the server is stopping");
+            let Some(batch) = message.ok_or_else(stopping)?? else { return Ok(None) };
             if let Some(ack) = self.take(batch).await? {
                 return Ok(Some(ack));
             }
         }
-        Ok(None)
     }
 
     async fn take(&mut self, mut batch: Batch) -> Result<Option<Ack>, Status> {

@@ -31,6 +31,8 @@ pub mod reason {
     pub const PEER_INVALID: &str = "peer-invalid";
     /// Refused: no policy snapshot has arrived yet.
     pub const NO_SNAPSHOT: &str = "no-snapshot";
+    /// Refused: bytes that turned out to be HTTP after they had passed as opaque ones.
+    pub const HTTP_UNDETECTED: &str = "http-undetected";
     /// An open connection was closed because policy changed.
     pub const POLICY_CHANGED: &str = "policy-changed";
 }

@@ -4,6 +4,7 @@
 mod body;
 mod pool;
 mod request;
+mod upload;
 
 use std::convert::Infallible;
 use std::future::poll_fn;

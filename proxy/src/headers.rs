@@ -7,17 +7,29 @@ pub(crate) const XFCC: &str = "x-forwarded-client-cert";
 
 /// Fields that name a caller or steer a proxy. They are removed from whatever comes in: only a verified certificate
 /// makes identity (Envoy sanitises the same families; Linkerd's header would be believed by its own applications).
+///
+/// A name counts in every spelling that an application may read as it: CGI and its heirs (WSGI, Rack, PHP) know neither
+/// case nor the difference between `-`, `_` and, in some servers, any other character that is no letter or digit.
 pub(crate) fn is_identity(name: &str) -> bool {
-    let Some(first) = name.as_bytes().first() else { return false };
-    match first.to_ascii_lowercase() {
-        b'x' => name.eq_ignore_ascii_case(XFCC) || starts_with(name, "x-envoy-") || starts_with(name, "x-palisade-"),
-        b'l' => starts_with(name, "l5d-"),
+    let name = name.as_bytes();
+    let same = |part: &[u8], known: &str| part.iter().map(|byte| spelling(*byte)).eq(known.bytes());
+    let family = |prefix: &str| name.get(..prefix.len()).is_some_and(|head| same(head, prefix));
+    match name.first().map(u8::to_ascii_lowercase) {
+        Some(b'x') => same(name, XFCC) || family("x-envoy-") || family("x-palisade-"),
+        Some(b'l') => family("l5d-"),
         _ => false,
     }
 }
 
-fn starts_with(name: &str, prefix: &str) -> bool {
-    name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
+fn spelling(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
+}
+
+/// Fields whose values let their holder in somewhere. Policies may read them; a record never holds them.
+pub(crate) fn is_credential(name: &str) -> bool {
+    ["authorization", "cookie", "proxy-authorization", "set-cookie"]
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// The one element an application sees: `By=<us>;Hash=<sha256>;Subject="";URI=<peer>`.
@@ -43,13 +55,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identity_families_are_recognised_in_any_case() {
-        for name in
-            ["X-Forwarded-Client-Cert", "x-envoy-peer-metadata", "X-ENVOY-internal", "L5D-Client-Id", "x-palisade-a"]
-        {
+    fn credentials_are_recognised_in_any_case() {
+        for name in ["Authorization", "authorization", "COOKIE", "Proxy-Authorization", "set-cookie"] {
+            assert!(is_credential(name), "{name}");
+        }
+        for name in ["x-authorization", "cookies", "host", ""] {
+            assert!(!is_credential(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn identity_families_are_recognised_in_any_spelling() {
+        for name in [
+            "X-Forwarded-Client-Cert",
+            "X_FORWARDED-client_cert",
+            "x.forwarded.client.cert",
+            "x-envoy-peer-metadata",
+            "X_ENVOY-internal",
+            "L5D-Client-Id",
+            "l5d_a",
+            "x-palisade-a",
+        ] {
             assert!(is_identity(name), "{name}");
         }
-        for name in ["x-forwarded-for", "x-env", "host", "", "l5", "x-request-id", "é"] {
+        for name in [
+            "x-forwarded-for",
+            "x-env",
+            "x-forwarded-client-certs",
+            "xforwarded-client-cert",
+            "host",
+            "",
+            "l5",
+            "x-request-id",
+            "é",
+        ] {
             assert!(!is_identity(name), "{name}");
         }
     }

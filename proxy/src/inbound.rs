@@ -22,7 +22,6 @@ use crate::party::Party;
 use crate::session::{Session, Target};
 use crate::sniff::{self, First, Spoken};
 use crate::stream::Stream;
-use crate::{h1, h2, tcp};
 
 /// An inbound port in service.
 #[derive(Debug)]
@@ -189,16 +188,7 @@ impl Carried {
             (Carry::Detect, _) => sniff::spoken(&mut leg, signal, limits.detect_timeout).await,
             _ => Spoken::Other,
         };
-        match spoken {
-            Spoken::Http1 => Box::pin(h1::serve::serve(&session, leg)).await,
-            Spoken::Http2 => Box::pin(h2::serve(&session, leg)).await,
-            Spoken::Silent if carry == Carry::Http => session.core.metrics.refused("silent"),
-            Spoken::Other | Spoken::Silent => {
-                let early = std::mem::take(&mut leg.rbuf).freeze();
-                Box::pin(tcp::serve(&session, leg.io, early)).await;
-            }
-            Spoken::Closed => {}
-        }
+        session.carry(leg, spoken).await;
     }
 }
 

@@ -7,6 +7,7 @@ mod connect;
 pub mod control_client;
 mod core;
 mod endpoint;
+mod first_line;
 mod grant;
 mod guard;
 mod h1;

@@ -18,7 +18,6 @@ use crate::metrics::Direction;
 use crate::session::{Session, Target};
 use crate::sniff::{self, Spoken};
 use crate::stream::Stream;
-use crate::{h1, h2, tcp};
 
 /// An outbound port in service.
 #[derive(Debug)]
@@ -118,15 +117,7 @@ pub(crate) async fn serve(core: Arc<Core>, port: Arc<OutboundPort>, tcp: TcpStre
         AppProtocol::Detect => sniff::spoken(&mut leg, &session.open.signal, limits.detect_timeout).await,
         _ => sniff::http_version(&mut leg, &session.open.signal, limits.idle_timeout).await,
     };
-    match spoken {
-        Spoken::Http1 => Box::pin(h1::serve::serve(&session, leg)).await,
-        Spoken::Http2 => Box::pin(h2::serve(&session, leg)).await,
-        Spoken::Other | Spoken::Silent => {
-            let early = std::mem::take(&mut leg.rbuf).freeze();
-            Box::pin(tcp::serve(&session, leg.io, early)).await;
-        }
-        Spoken::Closed => {}
-    }
+    session.carry(leg, spoken).await;
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use palisade_identity::{SpiffeId, VerifiedPeer};
 
 use crate::callers::Caller;
 use crate::core::Core;
-use crate::headers::xfcc_element;
+use crate::headers::{is_credential, xfcc_element};
 use crate::snapshot::ProxySnapshot;
 
 /// The two sides of one inbound connection.
@@ -156,7 +156,7 @@ impl Party {
     /// What the record of an HTTP request says.
     pub(crate) fn http_facts(&self, snapshot: &ProxySnapshot, ask: &Ask<'_>, went: Went) -> RequestFacts {
         let mut headers = Vec::new();
-        for name in snapshot.http.headers_read() {
+        for name in snapshot.http.headers_read().iter().filter(|name| !is_credential(name)) {
             ask.headers.for_each(name, &mut |value| headers.push((name.clone(), value.to_vec())));
         }
         let http = HttpFacts {

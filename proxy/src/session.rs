@@ -7,10 +7,13 @@ use palisade_policies::{AppProtocol, MtlsMode};
 
 use crate::core::Core;
 use crate::endpoint::Endpoint;
+use crate::leg::Leg;
 use crate::live::{CUT, DRAIN, Open};
 use crate::metrics::Direction;
 use crate::outbound::OutboundPort;
 use crate::party::Party;
+use crate::sniff::{self, Spoken};
+use crate::{h1, h2, tcp};
 
 /// Where the requests of a connection go.
 #[derive(Debug, Clone)]
@@ -46,6 +49,26 @@ impl Session {
         match &self.target {
             Target::App(endpoint) => Some(endpoint.clone()),
             Target::Service(port) => port.pick(&self.core, avoid),
+        }
+    }
+
+    /// Carries the connection to its end as what it speaks.
+    pub(crate) async fn carry(&self, leg: Leg, spoken: Spoken) {
+        match spoken {
+            Spoken::Http1 => Box::pin(h1::serve::serve(self, leg)).await,
+            Spoken::Http2 => Box::pin(h2::serve(self, leg)).await,
+            Spoken::Silent if self.protocol != AppProtocol::Detect => self.core.metrics.refused("silent"),
+            Spoken::Other | Spoken::Silent => Box::pin(self.carry_bytes(leg)).await,
+            Spoken::Closed => {}
+        }
+    }
+
+    async fn carry_bytes(&self, leg: Leg) {
+        let Some(mut late) = Box::pin(tcp::serve(self, leg)).await else { return };
+        match sniff::http_version(&mut late, &self.open.signal, self.core.limits.header_timeout).await {
+            Spoken::Http2 => Box::pin(h2::serve(self, late)).await,
+            Spoken::Http1 => Box::pin(h1::serve::serve(self, late)).await,
+            Spoken::Other | Spoken::Silent | Spoken::Closed => {}
         }
     }
 

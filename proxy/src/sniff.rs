@@ -7,12 +7,14 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use crate::first_line::FirstLine;
+use crate::h1::request::may_begin_request;
 use crate::leg::Leg;
 use crate::live::{CUT, DRAIN, Signal};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// A request line longer than this is not waited for.
-const LONGEST_LINE: usize = 8 * 1024;
+/// A line that is longer and may be a request's is taken for one: what serves requests knows their limits.
+pub(crate) const LONGEST_LINE: usize = 8 * 1024;
 
 /// First byte of a connection, left unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,14 +45,16 @@ pub(crate) async fn first(tcp: &TcpStream, wait: Duration) -> First {
 pub(crate) enum Spoken {
     Http1,
     Http2,
-    /// No HTTP.
+    /// No request that we would serve. It may still turn out to be HTTP, which the tunnel watches for.
     Other,
-    /// Nothing, or too little to tell, came in time.
+    /// Nothing came in time.
     Silent,
     Closed,
 }
 
 /// Reads into the leg's buffer until it is known what is spoken. Everything read stays in the buffer.
+///
+/// What can still become a request that we serve is HTTP when time is over, so that waiting turns no request into bytes.
 pub(crate) async fn spoken(leg: &mut Leg, signal: &Signal, wait: Duration) -> Spoken {
     let deadline = Instant::now() + wait;
     loop {
@@ -58,7 +62,8 @@ pub(crate) async fn spoken(leg: &mut Leg, signal: &Signal, wait: Duration) -> Sp
             return known;
         }
         match timeout_at(deadline, fill(leg, signal)).await {
-            Err(_) => return Spoken::Silent,
+            Err(_) if leg.rbuf.is_empty() => return Spoken::Silent,
+            Err(_) => return Spoken::Http1,
             Ok(Ok(n)) if n > 0 => {}
             Ok(Ok(_)) if !leg.rbuf.is_empty() => return Spoken::Other,
             Ok(_) => return Spoken::Closed,
@@ -107,19 +112,12 @@ fn recognise(bytes: &[u8]) -> Option<Spoken> {
     if version(bytes) != Some(Spoken::Http1) {
         return version(bytes);
     }
-    // A method is upper-case letters (and `-`), then a space.
-    let method = bytes.iter().take_while(|b| b.is_ascii_uppercase() || **b == b'-').count();
-    match bytes.get(method) {
-        None if method <= 16 => return None,
-        Some(b' ') if method > 0 => {}
-        _ => return Some(Spoken::Other),
+    match FirstLine::default().read(bytes) {
+        Some(true) => Some(Spoken::Http1),
+        Some(false) => Some(Spoken::Other),
+        None if !may_begin_request(bytes) => Some(Spoken::Other),
+        None => (bytes.len() > LONGEST_LINE).then_some(Spoken::Http1),
     }
-    let Some(end) = memchr::memchr(b'\n', bytes) else {
-        return (bytes.len() > LONGEST_LINE).then_some(Spoken::Other);
-    };
-    let line = bytes.get(..end).unwrap_or_default().trim_ascii_end();
-    let http = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
-    Some(if http { Spoken::Http1 } else { Spoken::Other })
 }
 
 #[cfg(test)]
@@ -134,7 +132,8 @@ mod tests {
             (b"GET key\r\n", Spoken::Other),
             (b"\x16\x03\x01", Spoken::Other),
             (b"SSH-2.0-x\r\n", Spoken::Other),
-            (b"get / HTTP/1.1\r\n", Spoken::Other),
+            (b"get key\r\n", Spoken::Other),
+            (b"\r\nGET / HTTP/1.2\r\n", Spoken::Http1),
         ] {
             assert_eq!(recognise(bytes), Some(known));
             for n in 1..bytes.len() {
@@ -142,6 +141,9 @@ mod tests {
                 assert!(early.is_none() || early == Some(known), "{n} bytes of {bytes:?} gave {early:?}");
             }
         }
+        assert_eq!(recognise(b"get / HTTP/1.1\r\n"), Some(Spoken::Http1), "refused as what it is");
+        let long = [b"GET /", "a".repeat(LONGEST_LINE).as_bytes()].concat();
+        assert_eq!(recognise(&long), Some(Spoken::Http1));
         assert_eq!(version(b"PRI * HTTP/1.1\r\n"), Some(Spoken::Http1));
         assert_eq!(version(b"PRI"), None);
     }

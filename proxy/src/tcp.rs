@@ -1,27 +1,36 @@
 //! Opaque connections: decided once, before anything is opened, and again whenever policy changes.
+//!
+//! On a port whose protocol is detected, no HTTP passes as bytes: requests are decided one by one, and identity fields in
+//! them are ours.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use palisade_authz::{Decision, Denial, Permit, reason};
+use palisade_policies::AppProtocol;
 
 use crate::certs::Alpn;
 use crate::connect::{self, ConnectError};
 use crate::endpoint::Endpoint;
+use crate::first_line::FirstLine;
 use crate::guard::{Cut, Guard};
+use crate::leg::Leg;
 use crate::party::{Party, Went};
 use crate::session::Session;
 use crate::snapshot::ProxySnapshot;
 use crate::stream::Stream;
 use crate::tunnel::{self, End};
 
-/// Carries a connection; `early` was read from it already.
-pub(crate) async fn serve(session: &Session, client: Stream, early: Bytes) {
+/// Carries a connection. It is given back if it turned out to be HTTP before anything was carried.
+pub(crate) async fn serve(session: &Session, client: Leg) -> Option<Leg> {
     let permit = match &session.party {
         Some(party) => match decide(session, party).await {
             Some(permit) => Some(permit),
-            None => return client.reset(),
+            None => {
+                client.io.reset();
+                return None;
+            }
         },
         None => None,
     };
@@ -33,12 +42,13 @@ pub(crate) async fn serve(session: &Session, client: Stream, early: Bytes) {
     match opened {
         Ok((upstream, endpoint)) => {
             let _in_flight = endpoint.begin();
-            carry(session, client, upstream, early).await;
+            carry(session, client, Leg::new(upstream, BytesMut::new())).await
         }
         Err(error) => {
             session.core.metrics.upstream_failure(error.as_ref().map_or("no-endpoint", ConnectError::reason));
             tracing::debug!(error = error.map(|e| e.to_string()), "connection failed upstream");
-            client.reset();
+            client.io.reset();
+            None
         }
     }
 }
@@ -76,21 +86,28 @@ async fn open(session: &Session) -> Result<(Stream, Arc<Endpoint>), Option<Conne
     }
 }
 
-async fn carry(session: &Session, client: Stream, upstream: Stream, early: Bytes) {
+async fn carry(session: &Session, client: Leg, upstream: Leg) -> Option<Leg> {
     let mut denied = None;
     let mut denied_now = || {
         denied = judge_again(session);
         denied.is_some()
     };
     let mut guard = Guard::ending_at_drain(&session.open.signal, &mut denied_now, &session.core.draining);
-    let (end, carried) = tunnel::run(client, upstream, early, Bytes::new(), &mut guard).await;
+    let first = (session.protocol == AppProtocol::Detect).then(FirstLine::default);
+    let (end, carried) = tunnel::run(client, upstream, first, &mut guard).await;
     session.core.metrics.carried(session.direction(), carried);
     match end {
         End::Cut(Cut::Denied) => record_cut(session, denied),
         End::Cut(Cut::Told) => session.record_strict_cut(),
         End::Reset(error) => tracing::debug!(%error, "connection reset"),
+        End::Http(Some(client)) => return Some(*client),
+        End::Http(None) => match &session.party {
+            Some(party) => party.refuse(&session.core, reason::HTTP_UNDETECTED),
+            None => session.core.metrics.refused(reason::HTTP_UNDETECTED),
+        },
         End::Finished => {}
     }
+    None
 }
 
 fn judge_again(session: &Session) -> Option<(Denial, Arc<ProxySnapshot>)> {

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use palisade_audit::{AdminAudit, Answers};
 use palisade_ca::Authority;
 use palisade_identity::SpiffeId;
 use palisade_wire::admin::admin_server::Admin;
 use palisade_wire::admin::{AuditQuery, CreateJoinTokenRequest, CreateJoinTokenResponse};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 /// Audit queries and join tokens.
 pub(super) struct AdminService {
     pub(super) audit: AdminAudit,
     pub(super) authority: Arc<Authority>,
+    /// Ends what nobody else would end: followers of the audit log.
+    pub(super) closing: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -26,7 +30,8 @@ impl Admin for AdminService {
     }
 
     async fn follow_audit(&self, request: Request<AuditQuery>) -> Result<Response<Answers>, Status> {
-        Ok(Response::new(self.audit.follow(request.into_inner()).await?))
+        let rows = self.audit.follow(request.into_inner()).await?;
+        Ok(Response::new(Box::pin(rows.take_until(self.closing.clone().cancelled_owned()))))
     }
 
     async fn create_join_token(

@@ -203,6 +203,16 @@ fn a_forged_client_certificate_header_is_replaced() {
     assert_eq!((answer.status, client_certificates(&answer.body)), (200, vec![]), "nobody vouches for plaintext");
 }
 
+#[test]
+fn a_server_with_proxies_connected_stops_by_itself() {
+    let mut shop = Shop::start("# nothing\n").unwrap();
+    assert_eq!(shop.call("GET", "/item").unwrap().status, 200);
+    row(&shop, "a row, so that audit streams are open", &["--limit", "5"], |_| true);
+    let server = shop.mesh.server().unwrap();
+    assert!(server.stop().unwrap().success());
+    assert!(!server.log().contains("drain deadline"), "{}", server.log());
+}
+
 fn client_certificates(head: &str) -> Vec<String> {
     let is_field = |line: &&str| line.to_ascii_lowercase().starts_with("x-forwarded-client-cert:");
     head.lines().filter(is_field).map(str::to_owned).collect()

@@ -19,13 +19,17 @@ pub(super) struct Map {
 
 /// Every mistake found so far.
 #[derive(Default)]
-pub(super) struct Problems(pub(super) Vec<ConfigProblem>);
+pub(super) struct Problems {
+    pub(super) found: Vec<ConfigProblem>,
+    /// Who listens where, to tell when two want the same address.
+    listeners: Vec<(SocketAddr, u64, String)>,
+}
 
 impl Problems {
     pub(super) fn add(&mut self, place: (u64, u64), field: &str, message: impl Into<String>, fix: impl Into<String>) {
         let (line, column) = place;
         let field = if field.is_empty() { "(file)".to_owned() } else { field.to_owned() };
-        self.0.push(ConfigProblem { line, column, field, message: message.into(), fix: fix.into() });
+        self.found.push(ConfigProblem { line, column, field, message: message.into(), fix: fix.into() });
     }
 }
 
@@ -165,6 +169,19 @@ impl Map {
             problems.add(self.place, &self.field(name), "is missing", format!("add `{name}: 127.0.0.1:8080`"));
         }
         self.address(name, problems)
+    }
+
+    /// The address a port is served on, which no other may be.
+    pub(super) fn listen(&mut self, problems: &mut Problems) -> Option<SocketAddr> {
+        let (field, place) = (self.field("listen"), self.place_of("listen"));
+        let address = self.required_address("listen", problems)?;
+        let taken = problems.listeners.iter().find(|(other, ..)| *other == address && address.port() != 0);
+        if let Some((_, line, by)) = taken {
+            let message = format!("`{address}` is taken by `{by}` in line {line}");
+            problems.add(place, &field, message, "give each listener an address or a port of its own");
+        }
+        problems.listeners.push((address, place.0, field));
+        Some(address)
     }
 
     /// The application: an address, or a port on 127.0.0.1.

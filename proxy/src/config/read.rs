@@ -21,15 +21,15 @@ pub(super) fn config(text: &str) -> Result<ProxyConfig, Vec<ConfigProblem>> {
             let place = error.location().map_or((1, 1), |at| (at.line(), at.column()));
             let message = error.without_snippet().to_string();
             problems.add(place, "", message.lines().next().unwrap_or("is no YAML").to_owned(), "write valid YAML");
-            return Err(problems.0);
+            return Err(problems.found);
         }
     };
     let read = Map::of("", root.into(), &mut problems).map(|map| whole(map, &mut problems));
     match read.flatten() {
-        Some(config) if problems.0.is_empty() => Ok(config),
+        Some(config) if problems.found.is_empty() => Ok(config),
         _ => {
-            problems.0.sort_by_key(|p| (p.line, p.column));
-            Err(problems.0)
+            problems.found.sort_by_key(|p| (p.line, p.column));
+            Err(problems.found)
         }
     }
 }
@@ -85,7 +85,7 @@ fn workload(mut map: Map, problems: &mut Problems) -> Option<Workload> {
 }
 
 fn inbound(mut map: Map, problems: &mut Problems) -> Option<InboundConfig> {
-    let listen = map.required_address("listen", problems);
+    let listen = map.listen(problems);
     let forward = map.forward(problems);
     let protocol = map.protocol(problems);
     map.finish(problems);
@@ -93,7 +93,7 @@ fn inbound(mut map: Map, problems: &mut Problems) -> Option<InboundConfig> {
 }
 
 fn outbound(mut map: Map, problems: &mut Problems) -> Option<OutboundConfig> {
-    let listen = map.required_address("listen", problems);
+    let listen = map.listen(problems);
     let place = map.place_of("service");
     let service = map.required("service", problems);
     map.finish(problems);

@@ -154,7 +154,8 @@ pub(crate) fn last_chunk(trailers: Option<&[u8]>, buf: &mut BytesMut) {
     put(buf, &[b"\r\n"]);
 }
 
-fn may_trail(name: &str) -> bool {
+/// Trailer fields that pass: none that speaks of framing, of who calls, or of where to.
+pub(crate) fn may_trail(name: &str) -> bool {
     let n = name.as_bytes();
     !(is_hop(n)
         || crate::headers::is_identity(name)

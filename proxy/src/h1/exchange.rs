@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Buf;
 
@@ -11,7 +11,10 @@ use super::encode;
 use super::relay::{Relay, RelayError};
 use super::response::{ResponseError, ResponseHead};
 use crate::guard::{Cut, Guard};
-use crate::leg::Leg;
+use crate::leg::{Leg, WRITE_HIGH};
+
+/// Interim responses (1xx) to one request, before the server is taken for broken.
+const MAX_INTERIM: usize = 100;
 
 /// Why an exchange ended before its response was complete.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +48,8 @@ pub(crate) struct Exchange {
     answered: bool,
     to_head: bool,
     upgrading: bool,
+    /// Interim responses so far.
+    interim: usize,
 }
 
 impl Exchange {
@@ -57,6 +62,7 @@ impl Exchange {
             answered: false,
             to_head,
             upgrading,
+            interim: 0,
         }
     }
 
@@ -152,15 +158,19 @@ impl Exchange {
         head: &mut ResponseHead,
     ) -> Poll<Result<(), ExchangeError>> {
         loop {
-            while !up.rbuf.is_empty() {
+            // Who does not read is not written to without end.
+            if client.wbuf.len() >= WRITE_HIGH {
+                ready!(client.poll_flush(cx)).map_err(ExchangeError::Client)?;
+            }
+            if !up.rbuf.is_empty() {
                 self.answered = true;
-                let Some(len) = head.read(&up.rbuf, self.to_head)? else { break };
-                up.rbuf.advance(len);
-                match head.status {
-                    101 if self.upgrading => return Poll::Ready(Ok(())),
-                    101 => return Poll::Ready(Err(ResponseError("101 without a request to upgrade").into())),
-                    100..200 => encode::interim(head, false, &mut client.wbuf),
-                    _ => return Poll::Ready(Ok(())),
+                if let Some(len) = head.read(&up.rbuf, self.to_head)? {
+                    up.rbuf.advance(len);
+                    if self.is_final(head)? {
+                        return Poll::Ready(Ok(()));
+                    }
+                    encode::interim(head, false, &mut client.wbuf);
+                    continue;
                 }
             }
             if !client.wbuf.is_empty()
@@ -176,11 +186,54 @@ impl Exchange {
         }
     }
 
+    /// Whether the response that began is the one the request waits for, and not an interim one.
+    fn is_final(&mut self, head: &ResponseHead) -> Result<bool, ResponseError> {
+        match head.status {
+            101 if !self.upgrading => Err(ResponseError("101 without a request to upgrade")),
+            100 | 102..200 if self.interim >= MAX_INTERIM => Err(ResponseError("too many interim responses")),
+            100 | 102..200 => {
+                self.interim += 1;
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
+    }
+
     fn upstream_ended(&self, error: Option<io::Error>) -> ExchangeError {
         if self.answered {
             ExchangeError::Upstream(error.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()))
         } else {
             ExchangeError::NoAnswer(error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use bytes::BytesMut;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::stream::Stream;
+
+    async fn socket() -> (Leg, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Leg::new(Stream::Plain(near), BytesMut::new()), listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_not_queued_for_without_end() {
+        let ((mut client, _deaf), (mut up, _server)) = (socket().await, socket().await);
+        socket2::SockRef::from(client.io.tcp()).set_send_buffer_size(4096).unwrap();
+        let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "a".repeat(100_000));
+        up.rbuf.extend_from_slice(hint.repeat(90).as_bytes());
+        let mut exchange = Exchange::new(Framing::Length(0), false, false);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(exchange.poll_head(&mut cx, &mut client, &mut up, &mut ResponseHead::default()).is_pending());
+        assert!(client.wbuf.len() < WRITE_HIGH + hint.len() + 64, "{} bytes", client.wbuf.len());
+        assert!(!up.rbuf.is_empty());
     }
 }

@@ -10,7 +10,7 @@ use super::encode::{self, Outgoing, Sending};
 use super::exchange::{Exchange, ExchangeError};
 use super::relay::Relay;
 use super::request::RequestHead;
-use super::response::ResponseHead;
+use super::response::{ResponseError, ResponseHead};
 use super::serve::Next;
 use super::view::Settled;
 use crate::certs::Alpn;
@@ -115,7 +115,8 @@ impl Request<'_> {
         loop {
             encode::request(head, &self.outgoing(), &mut upstream.leg.wbuf);
             match exchange.head(client, &mut upstream.leg, response, guard).await {
-                Ok(()) => return Ok(upstream),
+                Ok(()) if response.status != 101 || self.agreed(response) => return Ok(upstream),
+                Ok(()) => return Err(ExchangeError::from(ResponseError("101 to another protocol")).into()),
                 // The server closed an idle connection while we took it: it read nothing of this request's body, and
                 // the request can be repeated by its method.
                 Err(ExchangeError::NoAnswer(_))
@@ -127,6 +128,14 @@ impl Request<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// The server switches to the protocol asked for, and to no other.
+    fn agreed(&self, response: &ResponseHead) -> bool {
+        let asked = self.head.upgrade.as_ref().map(|range| self.head.at(range));
+        let mut named = response.values(b"upgrade");
+        let agreed = named.next().zip(asked).is_some_and(|(named, asked)| named.eq_ignore_ascii_case(asked));
+        agreed && named.next().is_none()
     }
 
     fn outgoing(&self) -> Outgoing<'_> {
@@ -149,8 +158,7 @@ impl Request<'_> {
     ) -> (Next, bool) {
         if response.status == 101 {
             encode::interim(response, true, &mut client.wbuf);
-            let answer = std::mem::take(&mut upstream.leg.rbuf).freeze();
-            return (Next::Tunnel(Box::new(upstream.leg.io), answer), false);
+            return (Next::Tunnel(Box::new(upstream.leg)), false);
         }
         let sending = self.sending(client, response, &exchange);
         encode::response(response, sending, self.head.http10, &mut client.wbuf);

@@ -48,6 +48,19 @@ const METHODS: [&str; 34] = [
     "UNLOCK",
 ];
 
+/// Whether requests of that method are served at all.
+pub(crate) fn method_is_known(method: &str) -> bool {
+    METHODS.contains(&method)
+}
+
+/// Whether more bytes can make a request that we serve out of these: a method, or a part of one, after white space.
+pub(crate) fn may_begin_request(bytes: &[u8]) -> bool {
+    let bytes = bytes.trim_ascii_start();
+    let word = bytes.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    let whole = word.len() < bytes.len();
+    METHODS.iter().any(|known| if whole { known.as_bytes() == word } else { known.as_bytes().starts_with(word) })
+}
+
 /// Why a head is not served: the status and a stable word for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeadError {
@@ -173,7 +186,7 @@ impl RequestHead {
     }
 
     fn judge(&mut self) -> Result<(), HeadError> {
-        if !METHODS.contains(&self.method()) {
+        if !method_is_known(self.method()) {
             return Err(bad("method"));
         }
         self.judge_host()?;
@@ -258,15 +271,24 @@ impl RequestHead {
         }
     }
 
-    /// The protocol asked for, unless it is one that a proxy answers by ignoring it (`h2c`, `TLS/1.x`).
+    /// The one protocol asked for. A choice of several is ignored, because the server would make it, and so are those
+    /// that would carry undecided requests: `h2c`, `HTTP/2.0`, `TLS/1.x`.
     fn upgrade_field(&self) -> Option<Range<usize>> {
         let mut fields = self.fields.iter().filter(|field| self.at(&field.name).eq_ignore_ascii_case(b"upgrade"));
         let field = fields.next()?;
-        let value = self.at(&field.value);
-        let ignored =
-            value.eq_ignore_ascii_case(b"h2c") || value.get(..4).is_some_and(|p| p.eq_ignore_ascii_case(b"tls/"));
-        (fields.next().is_none() && !ignored && !value.is_empty()).then(|| field.value.clone())
+        (fields.next().is_none() && is_tunnel_protocol(self.at(&field.value))).then(|| field.value.clone())
     }
+}
+
+/// `name` or `name/version`, and no name that stands for requests or for TLS.
+fn is_tunnel_protocol(value: &[u8]) -> bool {
+    let mut parts = value.splitn(2, |byte| *byte == b'/');
+    let name = parts.next().unwrap_or_default();
+    let carries_requests = [&b"h2"[..], b"h3", b"http", b"tls"]
+        .iter()
+        .any(|p| name.get(..p.len()).is_some_and(|n| n.eq_ignore_ascii_case(p)));
+    let is_token = |part: &[u8]| !part.is_empty() && part.iter().all(|byte| crate::first_line::is_token(*byte));
+    is_token(name) && parts.all(is_token) && !carries_requests
 }
 
 /// Comma-separated options of a field value, as positions in the head.
@@ -288,7 +310,7 @@ fn kind(name: &str) -> Kind {
         2 if is("te") => Kind::Te,
         10 if is("connection") || is("keep-alive") => Kind::Hop,
         7 if is("upgrade") => Kind::Hop,
-        14 if is("content-length") => Kind::Hop,
+        14 if is("content-length") || is("http2-settings") => Kind::Hop,
         17 if is("transfer-encoding") => Kind::Hop,
         16 if is("proxy-connection") => Kind::Hop,
         _ if crate::headers::is_identity(name) => Kind::Dropped,

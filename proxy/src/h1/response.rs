@@ -66,6 +66,11 @@ impl ResponseHead {
         self.text.get(range.clone()).unwrap_or_default()
     }
 
+    /// Values of all fields of that name.
+    pub(crate) fn values<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.fields.iter().filter(|(n, _)| self.at(n).eq_ignore_ascii_case(name)).map(|(_, value)| self.at(value))
+    }
+
     /// Reason phrase as sent.
     pub(crate) fn reason(&self) -> &[u8] {
         self.at(&self.reason)

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use palisade_policies::PathNormalization;
 use tokio::time::{Instant, sleep_until};
 
@@ -22,7 +22,6 @@ use crate::leg::Leg;
 use crate::live::{CUT, DRAIN};
 use crate::metrics::Outcome;
 use crate::session::Session;
-use crate::stream::Stream;
 use crate::tunnel;
 
 /// How long a closing connection is still read, so that its last response arrives.
@@ -39,7 +38,7 @@ pub(crate) enum Next {
     /// Nothing may look complete: reset.
     Reset,
     /// The connection became a tunnel to this upstream.
-    Tunnel(Box<Stream>, Bytes),
+    Tunnel(Box<Leg>),
 }
 
 /// Buffers that go from request to request.
@@ -82,7 +81,7 @@ pub(crate) async fn serve(session: &Session, mut leg: Leg) {
                 leg.io.reset();
                 return session.record_strict_cut();
             }
-            Next::Tunnel(upstream, answer) => return upgraded(session, leg, *upstream, answer, &heads).await,
+            Next::Tunnel(upstream) => return upgraded(session, leg, *upstream, &heads).await,
         }
     }
     session.record_strict_cut();
@@ -254,11 +253,11 @@ async fn discard(leg: &mut Leg, framing: Framing) -> bool {
 }
 
 /// Carries an upgraded connection. It was decided as the request it began as, and is judged again as that.
-async fn upgraded(session: &Session, mut leg: Leg, upstream: Stream, answer: Bytes, heads: &Heads) {
+async fn upgraded(session: &Session, mut leg: Leg, upstream: Leg, heads: &Heads) {
     if leg.flush().await.is_err() {
-        return upstream.reset();
+        return upstream.io.reset();
     }
-    let Ok(settled) = settled(session, &heads.request, heads.mode) else { return upstream.reset() };
+    let Ok(settled) = settled(session, &heads.request, heads.mode) else { return upstream.io.reset() };
     let ask = settled.ask();
     let mut denied = None;
     let mut denied_now = || {
@@ -266,12 +265,11 @@ async fn upgraded(session: &Session, mut leg: Leg, upstream: Stream, answer: Byt
         denied.is_some()
     };
     let mut guard = Guard::new(&session.open.signal, &mut denied_now);
-    let early = std::mem::take(&mut leg.rbuf).freeze();
-    let (end, carried) = tunnel::run(leg.io, upstream, early, answer, &mut guard).await;
+    let (end, carried) = tunnel::run(leg, upstream, None, &mut guard).await;
     session.core.metrics.carried(session.direction(), carried);
     match end {
         tunnel::End::Cut(crate::guard::Cut::Denied) => grant::record_cut(session, &ask, denied, 101),
         tunnel::End::Cut(crate::guard::Cut::Told) => session.record_strict_cut(),
-        tunnel::End::Finished | tunnel::End::Reset(_) => {}
+        tunnel::End::Finished | tunnel::End::Reset(_) | tunnel::End::Http(_) => {}
     }
 }

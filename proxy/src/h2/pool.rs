@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1 as client1, http2 as client2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
+use super::upload::Upload;
 use super::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::certs::Alpn;
 use crate::connect::{self, Connected};
@@ -26,7 +27,7 @@ pub(crate) struct H2Pool {
 
 #[derive(Debug)]
 struct Open {
-    sender: client2::SendRequest<Incoming>,
+    sender: client2::SendRequest<Upload>,
     connected: Connected,
 }
 
@@ -36,7 +37,7 @@ impl H2Pool {
         &self,
         core: &Core,
         endpoint: &Endpoint,
-        mut request: Request<Incoming>,
+        mut request: Request<Upload>,
     ) -> Result<Response<Incoming>, &'static str> {
         for _ in 0..3 {
             let mut sender = self.sender(core, endpoint).await?;
@@ -57,7 +58,7 @@ impl H2Pool {
         Err(NO_ANSWER)
     }
 
-    async fn sender(&self, core: &Core, endpoint: &Endpoint) -> Result<client2::SendRequest<Incoming>, &'static str> {
+    async fn sender(&self, core: &Core, endpoint: &Endpoint) -> Result<client2::SendRequest<Upload>, &'static str> {
         if let Some(sender) = self.usable(core, endpoint) {
             return Ok(sender);
         }
@@ -85,7 +86,7 @@ impl H2Pool {
         Ok(sender)
     }
 
-    fn usable(&self, core: &Core, endpoint: &Endpoint) -> Option<client2::SendRequest<Incoming>> {
+    fn usable(&self, core: &Core, endpoint: &Endpoint) -> Option<client2::SendRequest<Upload>> {
         let epoch = if endpoint.key.identity.is_some() { core.certs.number() } else { 0 };
         let now = core.now();
         let open = self.lock();
@@ -109,7 +110,7 @@ impl H2Pool {
 pub(super) async fn http1(
     core: &Core,
     endpoint: &Arc<Endpoint>,
-    request: Request<Incoming>,
+    request: Request<Upload>,
 ) -> Result<Response<Incoming>, &'static str> {
     let (stream, _) = connect::open(core, endpoint, Alpn::IstioHttp1).await.map_err(|error| error.reason())?;
     let (mut sender, connection) = client1::handshake(TokioIo::new(stream)).await.map_err(|_| NO_ANSWER)?;

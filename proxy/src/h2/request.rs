@@ -6,7 +6,8 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use palisade_authz::{Headers, normalize};
 
-use crate::h1::request::authority_is_plain;
+use super::upload::Upload;
+use crate::h1::request::{authority_is_plain, method_is_known};
 use crate::headers::{self, XFCC};
 use crate::party::Ask;
 use crate::session::Session;
@@ -39,6 +40,7 @@ impl Owned {
         request: Request<Incoming>,
     ) -> Result<(Owned, Incoming), Refusal> {
         let (mut parts, body) = request.into_parts();
+        strict(&parts)?;
         let host = authority(&parts)?;
         parts.headers.remove(header::HOST);
         sanitise(&mut parts);
@@ -63,8 +65,8 @@ impl Owned {
     }
 
     /// The request for the next hop.
-    pub(super) fn outgoing(&self, body: Incoming, http1: bool, tls: bool) -> Request<Incoming> {
-        let mut request = Request::new(body);
+    pub(super) fn outgoing(&self, body: Incoming, http1: bool, tls: bool) -> Request<Upload> {
+        let mut request = Request::new(Upload(body));
         *request.method_mut() = self.parts.method.clone();
         *request.headers_mut() = self.parts.headers.clone();
         let path = self.target.clone().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -127,9 +129,31 @@ fn target(session: &Session, snapshot: Option<&ProxySnapshot>, parts: &Parts) ->
     PathAndQuery::try_from(normal.as_ref()).map(Some).map_err(|_| bad("path"))
 }
 
+/// What the HTTP/1.1 door refuses is refused here: the application behind may read it as HTTP/1.1 servers do.
+fn strict(parts: &Parts) -> Result<(), Refusal> {
+    if !method_is_known(parts.method.as_str()) {
+        return Err(bad("method"));
+    }
+    // Malformed by RFC 9113, 8.2.1. Whoever reads the value trimmed would read another one than policy did.
+    if parts.headers.values().any(|value| value.as_bytes().trim_ascii().len() != value.len()) {
+        return Err(bad("field-space"));
+    }
+    if parts.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(bad("duplicate-content-length"));
+    }
+    if parts.headers.get_all(header::EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    {
+        return Err(Refusal { status: StatusCode::EXPECTATION_FAILED, reason: "expectation" });
+    }
+    Ok(())
+}
+
+/// Belongs to an upgrade to HTTP/2, which is ignored.
+const HTTP2_SETTINGS: &str = "http2-settings";
+
 fn sanitise(parts: &mut Parts) {
-    let forged: Vec<HeaderName> =
-        parts.headers.keys().filter(|name| headers::is_identity(name.as_str())).cloned().collect();
+    let dropped = |name: &&HeaderName| headers::is_identity(name.as_str()) || name.as_str() == HTTP2_SETTINGS;
+    let forged: Vec<HeaderName> = parts.headers.keys().filter(dropped).cloned().collect();
     for name in forged {
         parts.headers.remove(name);
     }

@@ -145,6 +145,71 @@ async fn an_http1_application_gets_http1() {
     );
 }
 
+/// What the HTTP/1.1 door refuses is refused here: behind it may stand the same application.
+#[tokio::test]
+async fn what_http1_refuses_http2_refuses() {
+    let cast = Cast::new();
+    let (plain, modern) = (App::mirror().await, app().await);
+    for (app, protocol) in [(&plain, AppProtocol::Http1), (&modern, AppProtocol::Http)] {
+        let world = World::start(&inbound_to(app.address, Some(protocol)), cast.cart(), Some(OPEN));
+        let mut web = client(&world, &cast, "web").await;
+        let get = || request("GET", "/");
+        for (asked, status) in [
+            (get().header("x-role", "guest "), 400),
+            (get().header("x-role", "\tguest"), 400),
+            (request("delete", "/"), 400),
+            (request("BREW", "/"), 400),
+            (get().header("content-length", "0").header("content-length", "0"), 400),
+            (get().header("expect", "tea"), 417),
+            (get().header("x-role", "a guest"), 200),
+        ] {
+            let asked = asked.body(nothing()).unwrap();
+            let what = format!("{asked:?}");
+            let (answered, body) = text(web.send_request(asked).await.unwrap()).await;
+            assert_eq!(answered.as_u16(), status, "{what}: {body}");
+        }
+        let (status, seen) = text(
+            web.send_request(
+                get()
+                    .header("http2-settings", "AAMAAABk")
+                    .header("x_forwarded_client_cert", "evil")
+                    .body(nothing())
+                    .unwrap(),
+            )
+            .await
+            .unwrap(),
+        )
+        .await;
+        let seen = seen.to_ascii_lowercase();
+        assert!(status == 200 && !seen.contains("http2-settings") && !seen.contains("evil"), "{status} {seen}");
+    }
+}
+
+#[tokio::test]
+async fn trailers_say_nothing_about_who_calls() {
+    let app = App::of(|tcp| async move {
+        let service = hyper::service::service_fn(|request: Request<Incoming>| async move {
+            let collected = request.into_body().collect().await;
+            let trailers = collected.ok().and_then(|body| body.trailers().cloned());
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(format!("{trailers:?}"))))
+        });
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        server.serve_connection(TokioIo::new(tcp), service).await.map_err(std::io::Error::other)
+    })
+    .await;
+    let cast = Cast::new();
+    let world = World::start(&inbound_to(app.address, Some(AppProtocol::Http)), cast.cart(), Some(OPEN));
+    let mut web = client(&world, &cast, "web").await;
+    let mut trailers = http::HeaderMap::new();
+    for name in ["x-forwarded-client-cert", "x_forwarded_client_cert", "l5d-client-id", "authorization", "x-sum"] {
+        trailers.insert(name, http::HeaderValue::from_static("said"));
+    }
+    let frames = [Ok(Frame::data(Bytes::from_static(b"body"))), Ok(Frame::trailers(trailers))];
+    let body = StreamBody::new(tokio_stream::iter(frames)).boxed();
+    let (status, seen) = text(web.send_request(request("POST", "/").body(body).unwrap()).await.unwrap()).await;
+    assert_eq!((status.as_u16(), seen.as_str()), (200, "Some({\"x-sum\": \"said\"})"));
+}
+
 #[tokio::test]
 async fn h2c_with_prior_knowledge_in_plaintext() {
     let (app, cast) = (app().await, Cast::new());

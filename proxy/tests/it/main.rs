@@ -4,6 +4,8 @@
 mod app;
 mod certificates;
 mod client;
+mod disguise;
+mod flood;
 mod http1;
 mod http2;
 mod life;

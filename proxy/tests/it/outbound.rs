@@ -164,6 +164,18 @@ async fn opaque_services_travel_over_mtls_too() {
 }
 
 #[tokio::test]
+async fn waiting_makes_no_bytes_of_a_service_that_speaks_http() {
+    let (app, cast) = (App::mirror().await, Cast::new());
+    let mut config = outbound_to("cart.shop", 80);
+    config.limits.idle_timeout = std::time::Duration::from_millis(50);
+    let web = Source::of(cast.authority.identity("shop", "web", 3600, &[]));
+    let outbound = World::start(&config, web, Some(&registry(&[app.address], false, "HTTP")));
+    let mut client = plain(outbound.address()).await;
+    assert_eq!(client.rest().await, Ok(vec![]), "nothing is carried");
+    assert_eq!(app.connections.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
 async fn a_root_that_is_not_ours_cannot_vouch_for_our_names() {
     let (app, cast) = (App::mirror().await, Cast::new());
     let forger = Authority::new("cluster.local");

@@ -90,6 +90,18 @@ fn every_mistake_is_named_with_line_and_field() {
 }
 
 #[test]
+fn two_listeners_on_one_address_are_told_apart() {
+    let text = WHOLE.replace("127.0.0.1:15001, service", "'[::1]:15006', service").replace(
+        "identity:\n",
+        "- {listen: 127.0.0.1:0, service: a:1}\n- {listen: 127.0.0.1:0, service: b:1}\nidentity:\n",
+    );
+    let problems = config(&text).unwrap_err();
+    let [problem] = &problems[..] else { panic!("{problems:?}") };
+    assert_eq!((problem.line, problem.field.as_str()), (11, "outbound[0].listen"));
+    assert_eq!(problem.message, "`[::1]:15006` is taken by `inbound[1].listen` in line 9");
+}
+
+#[test]
 fn what_is_no_configuration_at_all() {
     for text in ["", "- a", "a: [", "workload: 3", "\t", "a: &a [*a]"] {
         let problems = config(text).unwrap_err();

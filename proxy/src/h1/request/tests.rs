@@ -81,8 +81,22 @@ fn upgrades_asked_for_and_those_ignored() {
     };
     assert_eq!(upgrade("Connection: keep-alive, Upgrade\r\nUpgrade: websocket").as_deref(), Some("websocket"));
     assert_eq!(upgrade("Upgrade: websocket"), None);
-    assert_eq!(upgrade("Connection: Upgrade\r\nUpgrade: h2c"), None);
-    assert_eq!(upgrade("Connection: Upgrade\r\nUpgrade: TLS/1.2"), None);
+    assert_eq!(upgrade("Connection: Upgrade\r\nUpgrade: spdy/3.1").as_deref(), Some("spdy/3.1"));
+    for value in ["h2c", "H2C", "h2c-14", "HTTP/2.0", "TLS/1.2", "websocket, h2c", "websocket,", "a b", "a/", "/a", ""]
+    {
+        assert_eq!(upgrade(&format!("Connection: Upgrade\r\nUpgrade: {value}")), None, "{value}");
+    }
+    assert_eq!(upgrade("Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c"), None);
+}
+
+#[test]
+fn beginnings_of_requests() {
+    for bytes in ["", "\r\n", "G", "GET", "GET ", " \r\nGET /", "M-SEARC", "MSEARCH *"] {
+        assert!(may_begin_request(bytes.as_bytes()), "{bytes:?}");
+    }
+    for bytes in ["g", "GETS", "GE ", "PING\r\n", "1", "HELLO"] {
+        assert!(!may_begin_request(bytes.as_bytes()), "{bytes:?}");
+    }
 }
 
 #[test]
