@@ -41,7 +41,7 @@ pub struct Csr {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CsrError {
-    /// Longer than [`MAX_CSR_BYTES`].
+    /// Longer than a request of any accepted key can be.
     #[error("the request has {0} bytes, at most {MAX_CSR_BYTES} are read")]
     TooLong(usize),
     /// None, several, or one of another kind.
