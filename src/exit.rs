@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+pub(crate) use palisade_identity::error_chain as chain;
+
 /// What a process ends with. The numbers are part of the command line's contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -57,18 +59,6 @@ pub(crate) fn bad_input(message: impl std::fmt::Display) -> anyhow::Error {
 /// A task of the process died: exit code 70.
 pub(crate) fn task_died(message: impl std::fmt::Display) -> anyhow::Error {
     Coded { exit: Exit::TaskDied, message: message.to_string() }.into()
-}
-
-/// The whole chain of causes as one line: each error's `Display` says its own part only.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// Prints the error with its causes on stderr and says which code ends the process.

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod certificate;
+mod chain;
 mod id;
 mod key;
 mod memo;
@@ -13,6 +14,7 @@ mod verify;
 
 pub use bundle::{BundleError, TrustBundle, TrustBundles};
 pub use certificate::{AuthorityError, LeafError};
+pub use chain::error_chain;
 pub use id::{IdError, SpiffeId, TrustDomain};
 pub use key::{KeyError, PrivateKey};
 pub use rustls_pki_types::{CertificateDer, UnixTime};

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use palisade_identity::{Clock, Identity, SvidSource};
+use palisade_identity::{Clock, Identity, SvidSource, error_chain};
 use palisade_wire::serve::UnixSocket;
 use prometheus_client::registry::Registry;
 use rustls_pki_types::UnixTime;
@@ -15,7 +15,6 @@ pub use renew::RenewError;
 
 use crate::config::{AgentConfig, CheckConfigError};
 use crate::metrics::Metrics;
-use crate::report;
 use crate::serve::{self, ServeError};
 use crate::storage::{DecodeIdentityError, LoadIdentityError, OpenStorageError, Storage};
 use holder::Holder;
@@ -210,7 +209,7 @@ fn load(storage: &Storage, config: &AgentConfig) -> Result<Option<Identity>, New
             | LoadIdentityError::Content { source: DecodeIdentityError::Newer { .. }, .. }),
         ) => return Err(NewAgentError::Stored(error)),
         Err(error) => {
-            tracing::warn!(error = %report::chain(&error), "the stored identity is not used; a new one is asked for");
+            tracing::warn!(error = %error_chain(&error), "the stored identity is not used; a new one is asked for");
             return Ok(None);
         }
     };

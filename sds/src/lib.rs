@@ -17,7 +17,6 @@ mod config;
 mod discovery;
 mod metrics;
 mod pem;
-mod report;
 pub mod schedule;
 mod secrets;
 mod serve;

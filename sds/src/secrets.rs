@@ -6,11 +6,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use palisade_identity::{Clock, Identity, SvidSource};
+use palisade_identity::{Clock, Identity, SvidSource, error_chain};
 use rustls_pki_types::UnixTime;
 use tokio::sync::watch;
-
-use crate::report;
 
 pub(crate) use encoded::{Encoded, Resource};
 
@@ -86,7 +84,7 @@ impl Feed {
         }
         let encoded = known.unwrap_or_else(|| Arc::new(Encoded::new(&identity)));
         if let Err(reason) = identity.svid.usable(&identity.bundles, now) {
-            return Offer::RootsOnly(encoded, report::chain(&reason).into());
+            return Offer::RootsOnly(encoded, error_chain(&reason).into());
         }
         *cache = Some(Arc::new(Prepared { identity, encoded: Arc::clone(&encoded) }));
         Offer::Whole(encoded)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use palisade_identity::TrustDomain;
+use palisade_identity::{TrustDomain, error_chain};
 use palisade_policies::{SourceText, read_paths};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -211,11 +211,11 @@ fn read_texts(config: &DirectoryConfig) -> Result<Texts, String> {
         return Err(format!("`{}` is not a directory", config.dir.display()));
     }
     let mesh_path = config.mesh_path();
-    let all = read_paths(std::slice::from_ref(&config.dir)).map_err(|error| with_sources(&error))?;
+    let all = read_paths(std::slice::from_ref(&config.dir)).map_err(|error| error_chain(&error))?;
     let (mesh, resources): (Vec<_>, Vec<_>) = all.into_iter().partition(|text| Path::new(&*text.file) == mesh_path);
     let mesh = match (mesh.into_iter().next(), &config.mesh_file) {
         (None, Some(file)) => {
-            let read = read_paths(std::slice::from_ref(file)).map_err(|error| with_sources(&error))?;
+            let read = read_paths(std::slice::from_ref(file)).map_err(|error| error_chain(&error))?;
             read.into_iter().next()
         }
         (mesh, _) => mesh,
@@ -267,18 +267,6 @@ fn report(dir: &Path, before: &State, after: &State) {
         }
         (None, None) => {}
     }
-}
-
-/// An error with its causes, each part once.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut out = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        out.push_str(": ");
-        out.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    out
 }
 
 #[cfg(test)]

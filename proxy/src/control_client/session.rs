@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use palisade_identity::error_chain;
 use palisade_policies::SourceText;
 use palisade_wire::envoy::envoy::config::core::v3::Node;
 use palisade_wire::envoy::envoy::service::discovery::v3 as xds;
@@ -48,7 +49,7 @@ impl ControlClient {
     }
 
     async fn open(&self) -> Result<Opened, String> {
-        let channel = (self.channels)().map_err(|error| with_sources(error.as_ref()))?;
+        let channel = (self.channels)().map_err(|error| error_chain(&*error))?;
         let (requests, queue) = mpsc::channel(REQUEST_QUEUE);
         requests.send(self.first_request()).await.map_err(|error| error.to_string())?;
         let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(LARGEST_RESPONSE);
@@ -138,22 +139,11 @@ pub(super) fn from_wire(message: control::Snapshot) -> RawSnapshot {
 }
 
 fn describe(status: &Status) -> String {
-    let cause = std::error::Error::source(status).map(with_sources);
+    let cause = std::error::Error::source(status).map(error_chain);
     match cause {
         Some(cause) => format!("{:?}: {}: {cause}", status.code(), status.message()),
         None => format!("{:?}: {}", status.code(), status.message()),
     }
-}
-
-fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut out = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        out.push_str(": ");
-        out.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    out
 }
 
 #[cfg(test)]

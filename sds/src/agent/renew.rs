@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use palisade_identity::{BundleError, Identity, PrivateKey, SpiffeId, TrustBundle, tls};
+use palisade_identity::{BundleError, Identity, PrivateKey, SpiffeId, TrustBundle, error_chain, tls};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::ClientConfig;
 use rustls_pki_types::PrivatePkcs8KeyDer;
@@ -18,7 +18,6 @@ use crate::answer::{self, AnswerError, Expectation};
 use crate::authority::{self, CallError};
 use crate::config::{FirstTrust, JoinTokenSource};
 use crate::metrics::Outcome;
-use crate::report;
 use crate::schedule::{Draw, Validity};
 use crate::token::{JoinToken, MAX_TOKEN_BYTES, ParseTokenError};
 
@@ -164,7 +163,7 @@ impl Renewer<'_> {
             Outcome::Refused => self.plan.refused(Instant::now(), draw()),
             _ => self.plan.failed(Instant::now(), draw()),
         };
-        let text = report::chain(error);
+        let text = error_chain(error);
         tracing::warn!(error = %text, retry_in_ms = delay.as_millis(), "no new certificate; what there is stays in use");
         self.inner.metrics.renewal(outcome);
         self.inner.holder.failed(text);
@@ -177,7 +176,7 @@ impl Renewer<'_> {
         self.unsaved = !matches!(saved, Ok(Ok(())));
         if let Ok(Err(error)) = saved {
             tracing::error!(
-                error = %report::chain(&error),
+                error = %error_chain(&error),
                 "the identity is used but not stored; a restart would have to ask for another"
             );
         }

@@ -280,7 +280,7 @@ fn damage_is_passed_over_and_a_newer_format_is_not() {
     }
     std::fs::write(home.stored(), good.replace("\"format\": 1", "\"format\": 7")).unwrap();
     let error = home.try_agent().unwrap_err();
-    assert!(report::chain(&error).contains("format 7 is newer than this agent"), "{}", report::chain(&error));
+    assert!(error_chain(&error).contains("format 7 is newer than this agent"), "{}", error_chain(&error));
 }
 
 #[test]
