@@ -21,7 +21,9 @@ pub(crate) mod authorization;
 pub(crate) mod mesh;
 pub(crate) mod peer;
 pub(crate) mod reading;
+pub(crate) mod request;
 pub(crate) mod shape;
+pub(crate) mod traps;
 pub(crate) mod unsupported;
 pub(crate) mod workloads;
 
@@ -46,12 +48,20 @@ pub fn explain(code: &str) -> Option<&'static Explanation> {
     codes().find(|explanation| explanation.code.eq_ignore_ascii_case(code))
 }
 
-/// All codes that loading can give, in order.
+/// All codes that loading can give, then those of the traps that an author's tool finds, in order.
 pub fn codes() -> impl Iterator<Item = &'static Explanation> {
-    [reading::ALL, shape::ALL, authorization::ALL, peer::ALL, workloads::ALL, mesh::ALL, unsupported::ALL]
-        .into_iter()
-        .flatten()
-        .copied()
+    let rooms = [
+        reading::ALL,
+        shape::ALL,
+        authorization::ALL,
+        peer::ALL,
+        request::ALL,
+        workloads::ALL,
+        mesh::ALL,
+        unsupported::ALL,
+        traps::ALL,
+    ];
+    rooms.into_iter().flatten().copied()
 }
 
 #[cfg(test)]

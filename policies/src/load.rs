@@ -3,11 +3,14 @@
 
 mod authorization;
 pub(crate) mod cursor;
+pub(crate) mod duration;
 mod header;
 mod item;
-mod metadata;
+mod jwks;
+pub(crate) mod metadata;
 pub(crate) mod names;
 mod peer;
+mod request;
 mod rules;
 mod selector;
 mod service;
@@ -20,8 +23,8 @@ use std::{
 };
 
 use crate::{
-    AuthorizationPolicy, Document, Loaded, Meta, Origin, PeerAuthentication, Resources, ServiceEntry, SourceText,
-    WorkloadEntry,
+    AuthorizationPolicy, Document, Loaded, Meta, Origin, PeerAuthentication, RequestAuthentication, Resources,
+    ServiceEntry, SourceText, WorkloadEntry,
     catalogue::{reading, shape},
     yaml::{self, Chunk, Node, Pos},
 };
@@ -51,6 +54,7 @@ pub fn load(texts: &[SourceText], default_namespace: &str) -> Loaded {
         default_namespace,
         bytes: 0,
         documents: 0,
+        cut_short: false,
     };
     for text in texts {
         loader.text(text);
@@ -67,6 +71,8 @@ struct Loader<'a> {
     default_namespace: &'a str,
     bytes: usize,
     documents: usize,
+    /// Whether it was said of this text that there are too many documents.
+    cut_short: bool,
 }
 
 /// The text of a document as it is passed on.
@@ -80,6 +86,7 @@ struct Source<'a> {
 impl Loader<'_> {
     fn text(&mut self, text: &SourceText) {
         self.cx.file = Arc::clone(&text.file);
+        self.cut_short = false;
         let before = self.cx.findings.len();
         self.bytes = self.bytes.saturating_add(text.text.len());
         let message = if text.text.len() > MAX_TEXT_BYTES {
@@ -106,10 +113,7 @@ impl Loader<'_> {
     /// Returns whether more may be read.
     fn chunk(&mut self, text: &SourceText, chunk: Chunk<'_>) -> bool {
         let first_line = text.first_line.saturating_add(chunk.line).saturating_sub(1);
-        self.documents += 1;
-        if self.documents > MAX_DOCUMENTS {
-            let pos = Pos { line: first_line, column: 1, index: 0 };
-            self.refuse(&reading::TOO_MANY_DOCUMENTS, pos, format!("more than {MAX_DOCUMENTS} documents"));
+        if self.enough(first_line) {
             return false;
         }
         match yaml::parse(chunk, text.first_line) {
@@ -122,6 +126,17 @@ impl Loader<'_> {
             Err(fault) => self.refuse(fault.what, fault.pos, fault.message),
         }
         true
+    }
+
+    /// Counts one more document, at this line; says whether that is one too many.
+    fn enough(&mut self, line: u32) -> bool {
+        self.documents += 1;
+        let enough = self.documents > MAX_DOCUMENTS;
+        if enough && !std::mem::replace(&mut self.cut_short, true) {
+            let pos = Pos { line, column: 1, index: 0 };
+            self.refuse(&reading::TOO_MANY_DOCUMENTS, pos, format!("more than {MAX_DOCUMENTS} documents"));
+        }
+        enough
     }
 
     fn refuse(&mut self, what: &'static crate::Explanation, pos: Pos, message: String) {
@@ -158,6 +173,9 @@ impl Loader<'_> {
         self.loaded.refused += usize::from(self.cx.errors > errors);
         let mut cutter = item::Cutter::new(source.text);
         for node in items {
+            if self.enough(node.pos.line) {
+                break;
+            }
             let text = cutter.cut(node);
             self.document(node, false, &Source { first_line: node.pos.line, text: &text, item: true });
         }
@@ -174,6 +192,7 @@ impl Loader<'_> {
         }
         let resource = match kind {
             header::AUTHORIZATION_POLICY => authorization::read(cx, root, meta).map(Resource::Authorization),
+            header::REQUEST_AUTHENTICATION => request::read(cx, root, meta).map(Resource::Request),
             header::PEER_AUTHENTICATION => peer::read(cx, root, meta).map(Resource::Peer),
             header::WORKLOAD_ENTRY => workload::read(cx, root, meta).map(Resource::Workload),
             _ => service::read(cx, root, meta).map(Resource::Service),
@@ -209,6 +228,7 @@ impl Loader<'_> {
 /// A resource that has passed every check.
 enum Resource {
     Authorization(AuthorizationPolicy),
+    Request(RequestAuthentication),
     Peer(PeerAuthentication),
     Workload(WorkloadEntry),
     Service(ServiceEntry),
@@ -218,6 +238,7 @@ impl Resource {
     fn meta(&self) -> &Meta {
         match self {
             Self::Authorization(policy) => &policy.meta,
+            Self::Request(policy) => &policy.meta,
             Self::Peer(policy) => &policy.meta,
             Self::Workload(entry) => &entry.meta,
             Self::Service(entry) => &entry.meta,
@@ -227,6 +248,7 @@ impl Resource {
     fn add_to(self, resources: &mut Resources) {
         match self {
             Self::Authorization(policy) => resources.authorization_policies.push(Arc::new(policy)),
+            Self::Request(policy) => resources.request_authentications.push(Arc::new(policy)),
             Self::Peer(policy) => resources.peer_authentications.push(Arc::new(policy)),
             Self::Workload(entry) => resources.workload_entries.push(Arc::new(entry)),
             Self::Service(entry) => resources.service_entries.push(Arc::new(entry)),

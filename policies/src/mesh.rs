@@ -1,10 +1,15 @@
 //! The mesh configuration: the few keys of Istio's MeshConfig that steer policy decisions.
 
 mod parse;
+mod provider;
+mod providers;
 
 use std::fmt;
 
+use ipnet::IpNet;
 use palisade_identity::TrustDomain;
+
+pub use provider::{CheckBody, ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider, ProviderKind};
 
 /// What of Istio's MeshConfig decides anything here. The default is Istio's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +22,10 @@ pub struct MeshConfig {
     pub root_namespace: String,
     /// How a request's path is normalised before it is decided and forwarded.
     pub path_normalization: PathNormalization,
+    /// Whom CUSTOM policies can ask, in the order in which they are written; names are unique.
+    pub extension_providers: Vec<ExtensionProvider>,
+    /// `palisade.jwksAllow`: private addresses from which key sets may be fetched all the same.
+    pub jwks_allow: Vec<IpNet>,
 }
 
 /// How a request's path is normalised, as Istio's `pathNormalization.normalization` says.
@@ -59,6 +68,8 @@ impl Default for MeshConfig {
             trust_domain_aliases: Vec::new(),
             root_namespace: "istio-system".to_owned(),
             path_normalization: PathNormalization::Base,
+            extension_providers: Vec::new(),
+            jwks_allow: Vec::new(),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{MAX_TEXT_BYTES, MAX_TOTAL_BYTES, SourceText};
+use crate::{Diagnostic, MAX_TEXT_BYTES, MAX_TOTAL_BYTES, SourceText, catalogue::reading};
 
 /// How deep directories are read.
 const MAX_DIRECTORY_DEPTH: usize = 32;
@@ -37,6 +37,8 @@ pub enum ReadError {
         offset: usize,
         /// Its line, counted from 1.
         line: u32,
+        /// Its column in characters, counted from 1.
+        column: u32,
     },
     /// The file, or all files together, are too large.
     #[error("`{path}` is too large: more than {limit} bytes")]
@@ -56,6 +58,55 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// The finding to which one unreadable file comes; `None` for what is not about the bytes of one file.
+    fn finding(&self) -> Option<Diagnostic> {
+        let (what, path, line, column, message) = match self {
+            Self::NotUtf8 { path, offset, line, column } => {
+                (&reading::NOT_UTF8, path, *line, *column, format!("byte {offset} of the file is not UTF-8"))
+            }
+            Self::TooLarge { path, limit: MAX_TEXT_BYTES } => {
+                (&reading::TOO_LARGE, path, 1, 1, format!("more than {MAX_TEXT_BYTES} bytes"))
+            }
+            Self::TooLarge { path, .. } => {
+                (&reading::TOO_LARGE, path, 1, 1, format!("all texts together have more than {MAX_TOTAL_BYTES} bytes"))
+            }
+            Self::Io { .. } | Self::TooDeep { .. } => return None,
+        };
+        Some(Diagnostic {
+            code: what.code,
+            severity: what.severity,
+            file: Arc::from(path.as_str()),
+            line,
+            column,
+            field: String::new(),
+            message,
+            fix: what.fix.to_owned(),
+        })
+    }
+}
+
+/// What several paths gave.
+#[derive(Debug, Default)]
+pub struct Texts {
+    /// The files that are texts.
+    pub texts: Vec<SourceText>,
+    /// The others, one finding each: such a file counts as one refused document.
+    pub refused: Vec<Diagnostic>,
+}
+
+/// Reads as [`read_paths`] does, but a file that is no UTF-8 or too large is a finding, and the others are still read: an
+/// author wants to know everything at once.
+///
+/// # Errors
+///
+/// The first path that cannot be opened or read at all.
+pub fn read_each(paths: &[PathBuf]) -> Result<Texts, ReadError> {
+    let mut reader = Reader { texts: Vec::new(), refused: Some(Vec::new()), bytes: 0 };
+    reader.paths(paths)?;
+    Ok(Texts { texts: reader.texts, refused: reader.refused.unwrap_or_default() })
+}
+
 /// Reads files, directories (recursively, sorted by name, hidden names left out) and standard input (`-`).
 ///
 /// A named file is read whatever its name; an empty directory gives nothing; links to directories inside a
@@ -65,25 +116,32 @@ pub enum ReadError {
 ///
 /// The first path that cannot be read; see [`ReadError`].
 pub fn read_paths(paths: &[PathBuf]) -> Result<Vec<SourceText>, ReadError> {
-    let mut reader = Reader { texts: Vec::new(), bytes: 0 };
-    for path in paths {
-        if path.as_os_str() == "-" {
-            reader.add("-".to_owned(), io::stdin().lock())?;
-        } else if metadata(path)?.is_dir() {
-            reader.directory(path, 0)?;
-        } else {
-            reader.file(path)?;
-        }
-    }
+    let mut reader = Reader { texts: Vec::new(), refused: None, bytes: 0 };
+    reader.paths(paths)?;
     Ok(reader.texts)
 }
 
 struct Reader {
     texts: Vec<SourceText>,
+    /// Where files that are no text are collected; without it the first ends the reading.
+    refused: Option<Vec<Diagnostic>>,
     bytes: usize,
 }
 
 impl Reader {
+    fn paths(&mut self, paths: &[PathBuf]) -> Result<(), ReadError> {
+        for path in paths {
+            if path.as_os_str() == "-" {
+                self.add("-".to_owned(), io::stdin().lock())?;
+            } else if metadata(path)?.is_dir() {
+                self.directory(path, 0)?;
+            } else {
+                self.file(path)?;
+            }
+        }
+        Ok(())
+    }
+
     fn directory(&mut self, directory: &Path, depth: usize) -> Result<(), ReadError> {
         if depth >= MAX_DIRECTORY_DEPTH {
             return Err(ReadError::TooDeep { path: name(directory), limit: MAX_DIRECTORY_DEPTH });
@@ -113,6 +171,15 @@ impl Reader {
     }
 
     fn add(&mut self, path: String, from: impl Read) -> Result<(), ReadError> {
+        let Err(error) = self.text(path, from) else { return Ok(()) };
+        match (&mut self.refused, error.finding()) {
+            (Some(refused), Some(finding)) => refused.push(finding),
+            _ => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, path: String, from: impl Read) -> Result<(), ReadError> {
         let limit = MAX_TEXT_BYTES.min(MAX_TOTAL_BYTES.saturating_sub(self.bytes));
         let mut bytes = Vec::new();
         let wanted = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
@@ -136,8 +203,11 @@ fn metadata(path: &Path) -> Result<fs::Metadata, ReadError> {
 fn not_utf8(path: &str, error: &std::string::FromUtf8Error) -> ReadError {
     let offset = error.utf8_error().valid_up_to();
     let before = error.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count();
-    let line = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
-    ReadError::NotUtf8 { path: path.to_owned(), offset, line }
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1);
+    // Up to the offset it is UTF-8: every byte that continues no character begins one.
+    let own = error.as_bytes().iter().take(offset).rev().take_while(|byte| **byte != b'\n');
+    let column = number(own.filter(|byte| **byte & 0xc0 != 0x80).count());
+    ReadError::NotUtf8 { path: path.to_owned(), offset, line: number(before), column }
 }
 
 fn is_yaml(path: &Path) -> bool {

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::{AuthorizationPolicy, Diagnostic, PeerAuthentication, ServiceEntry, SourceText, WorkloadEntry};
+use crate::{
+    AuthorizationPolicy, Diagnostic, PeerAuthentication, RequestAuthentication, ServiceEntry, SourceText, WorkloadEntry,
+};
 
 /// Accepted resources, in the order in which they were read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resources {
     /// AuthorizationPolicies.
     pub authorization_policies: Vec<Arc<AuthorizationPolicy>>,
+    /// RequestAuthentications.
+    pub request_authentications: Vec<Arc<RequestAuthentication>>,
     /// PeerAuthentications.
     pub peer_authentications: Vec<Arc<PeerAuthentication>>,
     /// WorkloadEntries.
@@ -22,6 +26,7 @@ impl Resources {
     #[must_use]
     pub fn len(&self) -> usize {
         self.authorization_policies.len()
+            + self.request_authentications.len()
             + self.peer_authentications.len()
             + self.workload_entries.len()
             + self.service_entries.len()

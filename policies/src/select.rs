@@ -1,13 +1,21 @@
-//! Which policies concern a workload, as Istio's sidecars decide it. Kept apart from the engine because a control
-//! plane, a proxy and an author's tool have to agree on the answer before anything is compiled.
+//! Which policies concern a workload, as Istio decides it for sidecars, gateways, waypoints and ambient workloads.
+//! Kept apart from the engine because a control plane, a proxy and an author's tool have to agree on the answer
+//! before anything is compiled.
+
+mod attach;
 
 use std::sync::Arc;
 
-use crate::{AuthorizationPolicy, MeshConfig, MtlsMode, Origin, PeerAuthentication, Resources, Selector, Workload};
+use crate::{
+    Action, AuthorizationPolicy, MeshConfig, Meta, MtlsMode, Origin, PeerAuthentication, RequestAuthentication,
+    Resources, Selector, TargetRef, Workload,
+};
+pub use attach::{Attachment, Registry, Target};
 
-/// The AuthorizationPolicies attached to a workload: those of its own namespace and of the root namespace whose
-/// selector matches (a root policy with a selector matches in every namespace). Policies with `targetRefs` never
-/// apply to a sidecar. Sorted by namespace, then name, so that the same set always compiles to the same thing.
+/// The AuthorizationPolicies attached to the proxy before a workload: those of its own namespace and of the root
+/// namespace whose selector matches (a root policy with a selector matches in every namespace). Policies with
+/// `targetRefs` never apply to a sidecar. Sorted by namespace, then name, so that the same set always compiles to the
+/// same thing. It is [`authorization_policies_at`] for [`Attachment::Proxy`].
 ///
 /// Source: Istio `ListAuthorizationPolicies` and `ShouldAttachPolicy`.
 #[must_use]
@@ -16,19 +24,101 @@ pub fn authorization_policies(
     mesh: &MeshConfig,
     workload: &Workload,
 ) -> Vec<Arc<AuthorizationPolicy>> {
-    let mut attached: Vec<_> = resources
-        .authorization_policies
-        .iter()
-        .filter(|policy| {
-            let namespace = &policy.meta.namespace;
-            (*namespace == workload.namespace || *namespace == mesh.root_namespace)
-                && policy.target_refs.is_empty()
-                && selects(policy.selector.as_ref(), workload)
-        })
-        .cloned()
-        .collect();
-    attached.sort_by(|a, b| (&a.meta.namespace, &a.meta.name).cmp(&(&b.meta.namespace, &b.meta.name)));
+    authorization_policies_at(resources, mesh, workload, &Attachment::Proxy)
+}
+
+/// The AuthorizationPolicies attached to what stands before a workload, or is one itself (a gateway, a waypoint).
+#[must_use]
+pub fn authorization_policies_at(
+    resources: &Resources,
+    mesh: &MeshConfig,
+    workload: &Workload,
+    attachment: &Attachment<'_>,
+) -> Vec<Arc<AuthorizationPolicy>> {
+    attached(&resources.authorization_policies, |policy| attachment.takes(policy.as_ref(), mesh, workload))
+}
+
+/// The RequestAuthentications attached to the proxy before a workload, by the same rules as
+/// [`authorization_policies`]. All their rules count together; none overrides another.
+#[must_use]
+pub fn request_authentications(
+    resources: &Resources,
+    mesh: &MeshConfig,
+    workload: &Workload,
+) -> Vec<Arc<RequestAuthentication>> {
+    request_authentications_at(resources, mesh, workload, &Attachment::Proxy)
+}
+
+/// The RequestAuthentications attached to what stands before a workload, or is one itself (a gateway, a waypoint).
+#[must_use]
+pub fn request_authentications_at(
+    resources: &Resources,
+    mesh: &MeshConfig,
+    workload: &Workload,
+    attachment: &Attachment<'_>,
+) -> Vec<Arc<RequestAuthentication>> {
+    attached(&resources.request_authentications, |policy| attachment.takes(policy.as_ref(), mesh, workload))
+}
+
+/// The AuthorizationPolicies that a ztunnel gets for a workload: ALLOW and DENY policies in force, without
+/// `targetRefs`, of its own namespace and of the root namespace. One with labels applies where they match; one with a
+/// selector but no labels (`selector: {}`) applies to nothing, although for a sidecar it applies to everything.
+///
+/// Source: Istio `convertAuthorizationPolicy` and `buildWorkloadPolicies`, with Istio's defaults (policies in a dry
+/// run are withheld).
+#[must_use]
+pub fn ambient_authorization_policies(
+    resources: &Resources,
+    mesh: &MeshConfig,
+    workload: &Workload,
+) -> Vec<Arc<AuthorizationPolicy>> {
+    attached(&resources.authorization_policies, |policy| {
+        attach::in_scope(&policy.meta, mesh, workload)
+            && policy.target_refs.is_empty()
+            && matches!(policy.action, Action::Allow | Action::Deny)
+            && !policy.dry_run
+            && policy
+                .selector
+                .as_ref()
+                .is_none_or(|selector| !selector.is_empty() && selector.matches(&workload.labels))
+    })
+}
+
+fn attached<P: Attachable>(policies: &[Arc<P>], takes: impl Fn(&Arc<P>) -> bool) -> Vec<Arc<P>> {
+    let mut attached: Vec<_> = policies.iter().filter(|policy| takes(policy)).cloned().collect();
+    attached.sort_by(|a, b| (&a.meta().namespace, &a.meta().name).cmp(&(&b.meta().namespace, &b.meta().name)));
     attached
+}
+
+/// What a policy says about the workloads that it concerns.
+trait Attachable {
+    fn meta(&self) -> &Meta;
+    fn selector(&self) -> Option<&Selector>;
+    fn target_refs(&self) -> &[TargetRef];
+}
+
+impl Attachable for AuthorizationPolicy {
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+    fn selector(&self) -> Option<&Selector> {
+        self.selector.as_ref()
+    }
+    fn target_refs(&self) -> &[TargetRef] {
+        &self.target_refs
+    }
+}
+
+impl Attachable for RequestAuthentication {
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+    fn selector(&self) -> Option<&Selector> {
+        self.selector.as_ref()
+    }
+    fn target_refs(&self) -> &[TargetRef] {
+        &self.target_refs
+    }
 }
 
 /// What decided a port's mode.
@@ -88,7 +178,7 @@ impl<'a> Scopes<'a> {
             let slot = match (in_root, in_own, whole) {
                 (true, _, true) => &mut scopes.mesh,
                 (false, true, true) => &mut scopes.namespace,
-                (false, true, false) if selects(policy.selector.as_ref(), workload) => &mut scopes.workload,
+                (false, true, false) if attach::selects(policy.selector.as_ref(), workload) => &mut scopes.workload,
                 _ => continue,
             };
             if slot.is_none_or(|oldest| policy.meta.age_key() < oldest.meta.age_key()) {
@@ -97,8 +187,4 @@ impl<'a> Scopes<'a> {
         }
         scopes
     }
-}
-
-fn selects(selector: Option<&Selector>, workload: &Workload) -> bool {
-    selector.is_none_or(|selector| selector.matches(&workload.labels))
 }

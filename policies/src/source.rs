@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 ///
 /// `first_line` is the 1-based line of `text`'s first line inside `file`: a document cut out of a file keeps the
 /// line numbers of that file.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SourceText {
     /// The file's path as the user gave it, or `-` for standard input.
     pub file: Arc<str>,
@@ -15,6 +15,13 @@ pub struct SourceText {
     pub first_line: u32,
     /// The text itself.
     pub text: Arc<str>,
+}
+
+/// Without the text: it can hold private keys by mistake, and is long.
+impl fmt::Debug for SourceText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SourceText({}:{}, {} bytes)", self.file, self.first_line, self.text.len())
+    }
 }
 
 impl SourceText {

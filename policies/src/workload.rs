@@ -58,10 +58,16 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Whether the Gateway API made it (label `gateway.networking.k8s.io/gateway-name`): `targetRefs` apply to
-    /// such proxies only.
+    /// The name of the Gateway for which the Gateway API made it (label `gateway.networking.k8s.io/gateway-name`):
+    /// `targetRefs` apply to such proxies only.
+    #[must_use]
+    pub fn gateway_name(&self) -> Option<&str> {
+        self.labels.get("gateway.networking.k8s.io/gateway-name").map(String::as_str)
+    }
+
+    /// Whether the Gateway API made it.
     #[must_use]
     pub fn is_gateway_api(&self) -> bool {
-        self.labels.contains_key("gateway.networking.k8s.io/gateway-name")
+        self.gateway_name().is_some()
     }
 }

@@ -13,6 +13,10 @@ pub(crate) use split::{Chunk, split};
 /// How deeply collections may be nested. The deepest field of the accepted resources stands at nine.
 pub(crate) const MAX_DEPTH: usize = 64;
 
+/// How many values one document may have. A few bytes make a value, and a value costs hundreds of them: text that is
+/// small enough to be read can still be made of too many.
+pub(crate) const MAX_VALUES: usize = 1_000_000;
+
 /// How many nodes anchors and aliases of one document may copy.
 pub(crate) const MAX_ALIAS_NODES: usize = 100_000;
 

@@ -236,7 +236,7 @@ fn reading_is_bounded() {
     assert_eq!(codes(&format!("a0: &a0 [x]\n{deep}")), ["PAL0003"]);
     assert_eq!(codes(&"#".repeat(MAX_TEXT_BYTES + 1)), ["PAL0002"]);
     assert_eq!(codes(&"---\n".repeat(MAX_DOCUMENTS + 5)), ["PAL0005"]);
-    let rules = "{},".repeat(1_000_000);
+    let rules = "{},".repeat(513);
     assert_eq!(codes(&policy(&format!("{{rules: [{rules}]}}"))), ["PAL0112"]);
     let wrong = "{unknown: x},".repeat(500);
     let many: String = (0..5).map(|_| policy(&format!("{{rules: [{wrong}]}}")) + "---\n").collect();

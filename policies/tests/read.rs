@@ -4,7 +4,7 @@
 
 use std::{error::Error, fs, os::unix::fs::symlink, path::PathBuf};
 
-use palisade_policies::{MAX_TEXT_BYTES, ReadError, read_paths};
+use palisade_policies::{MAX_TEXT_BYTES, ReadError, read_each, read_paths};
 
 fn names(directory: &tempfile::TempDir, paths: &[PathBuf]) -> Vec<String> {
     let root = format!("{}/", directory.path().display());
@@ -49,4 +49,21 @@ fn what_cannot_be_read_is_named() {
     assert!(latin.to_string().ends_with("latin.yaml` is not UTF-8: byte 8, line 2"), "{latin}");
     fs::File::create(at("large.yaml")).unwrap().set_len(MAX_TEXT_BYTES as u64 + 1).unwrap();
     assert!(matches!(read_paths(&[at("large.yaml")]), Err(ReadError::TooLarge { .. })));
+}
+
+#[test]
+fn an_unreadable_file_is_a_finding_and_the_others_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    fs::write(at("a.yaml"), "# x\n").unwrap();
+    fs::write(at("b.yaml"), b"a: 1\n\xc3\xa4: \xe4\n").unwrap();
+    fs::File::create(at("c.yaml")).unwrap().set_len(MAX_TEXT_BYTES as u64 + 1).unwrap();
+    fs::write(at("d.yaml"), "# y\n").unwrap();
+    let read = read_each(&[directory.path().to_owned()]).unwrap();
+    let texts: Vec<&str> = read.texts.iter().map(|text| &*text.text).collect();
+    assert_eq!(texts, ["# x\n", "# y\n"]);
+    let found: Vec<_> = read.refused.iter().map(|found| (found.code, found.line, found.column)).collect();
+    assert_eq!(found, [("PAL0012", 2, 4), ("PAL0002", 1, 1)]);
+    assert!(read.refused[0].file.ends_with("b.yaml"), "{:?}", read.refused);
+    assert!(matches!(read_each(&[at("missing.yaml")]), Err(ReadError::Io { .. })));
 }

@@ -31,4 +31,10 @@ catalogue! {
     MORE "PAL0010" Error "there are more findings than are shown"
         why "the number of findings is bounded, as everything read is"
         fix "correct the ones shown and check again"
+    TOO_MANY_VALUES "PAL0011" Error "there are too many values in one document"
+        why "reading is bounded so that one document cannot exhaust the memory of what enforces policies"
+        fix "split it into several documents"
+    NOT_UTF8 "PAL0012" Error "the file is not UTF-8"
+        why "the same bytes would be other text to other readers, so nothing of the file is applied"
+        fix "save the file as UTF-8"
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Action, AuthorizationPolicy, Meta,
-    catalogue::{authorization as codes, unsupported},
+    catalogue::authorization as codes,
     yaml::{Node, Value},
 };
 
@@ -40,9 +40,7 @@ fn action(cx: &mut Cx, spec: &Object<'_>, path: &Path<'_>) -> Option<Action> {
         1 => Action::Deny,
         2 => Action::Audit,
         _ => {
-            let message = "the action CUSTOM is not supported yet".to_owned();
-            cx.report(&unsupported::ACTION, node.pos, &path.key("action"), message);
-            if provider.is_none() && spec.get("provider").is_none() && spec.get("rules").is_some() {
+            if spec.get("provider").is_none() && spec.get("rules").is_some() {
                 let message = "`provider.name` is required for CUSTOM".to_owned();
                 cx.report(&codes::PROVIDER_MISSING, node.pos, &path.key("provider"), message);
             }

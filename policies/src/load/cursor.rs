@@ -68,6 +68,12 @@ impl Cx {
         Self { file, findings: Vec::new(), errors: 0 }
     }
 
+    /// The known word that was probably meant. None is looked for where nobody will see it: a million looks take
+    /// their time.
+    pub(crate) fn suggest<'k>(&self, word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+        if self.findings.len() > MAX_FINDINGS { None } else { nearest(word, known) }
+    }
+
     pub(crate) fn report(&mut self, what: &'static Explanation, pos: Pos, path: &Path<'_>, message: String) {
         self.report_fix(what, pos, path, message, what.fix.to_owned());
     }
@@ -110,7 +116,7 @@ impl Cx {
 
     pub(crate) fn unknown_field(&mut self, entry: &Entry, path: &Path<'_>, known: &[&str]) {
         let message = format!("unknown field `{}`", quote(&entry.key.text));
-        let fix = match nearest(&entry.key.text, known.iter().copied()) {
+        let fix = match self.suggest(&entry.key.text, known.iter().copied()) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("remove it; known fields are {}", list(known)),
         };
@@ -204,13 +210,33 @@ impl Cx {
         number
     }
 
+    /// A boolean, in any of the spellings of YAML 1.1 (which is what Kubernetes reads).
+    pub(crate) fn boolean(&mut self, node: &Node, path: &Path<'_>) -> Option<bool> {
+        match &node.value {
+            Value::Scalar(scalar) if scalar.kind == Kind::Bool => {
+                Some(scalar.text.starts_with(['t', 'T', 'y', 'Y']) || scalar.text.eq_ignore_ascii_case("on"))
+            }
+            _ => {
+                self.wrong_type(node, path, "`true` or `false` without quotes");
+                None
+            }
+        }
+    }
+
+    /// The texts of a list, none of them empty.
+    pub(crate) fn values(&mut self, node: &Node, path: &Path<'_>, max: usize) -> Vec<String> {
+        let items = self.list(node, path, max).unwrap_or_default();
+        let text = |(index, item)| self.value(item, &path.index(index), usize::MAX).map(str::to_owned);
+        items.iter().enumerate().filter_map(text).collect()
+    }
+
     /// One of a few known texts.
     pub(crate) fn choice<T: Copy>(&mut self, node: &Node, path: &Path<'_>, known: &[(&str, T)]) -> Option<T> {
         let text = self.text(node, path)?;
         let found = known.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
         if found.is_none() {
             let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-            let fix = match nearest(text, names.iter().copied()) {
+            let fix = match self.suggest(text, names.iter().copied()) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("use one of {}", list(&names)),
             };

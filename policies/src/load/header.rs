@@ -3,8 +3,7 @@
 
 use super::cursor::{Cx, Path, quote};
 use crate::{
-    catalogue::{shape, unsupported},
-    suggest::nearest,
+    catalogue::shape,
     yaml::{Node, Value},
 };
 
@@ -12,12 +11,12 @@ pub(super) const AUTHORIZATION_POLICY: &str = "AuthorizationPolicy";
 pub(super) const PEER_AUTHENTICATION: &str = "PeerAuthentication";
 pub(super) const WORKLOAD_ENTRY: &str = "WorkloadEntry";
 const SERVICE_ENTRY: &str = "ServiceEntry";
-const REQUEST_AUTHENTICATION: &str = "RequestAuthentication";
+pub(super) const REQUEST_AUTHENTICATION: &str = "RequestAuthentication";
 
 const SECURITY: &str = "security.istio.io";
 const NETWORKING: &str = "networking.istio.io";
 
-const SECURITY_KINDS: &[&str] = &[AUTHORIZATION_POLICY, PEER_AUTHENTICATION];
+const SECURITY_KINDS: &[&str] = &[AUTHORIZATION_POLICY, PEER_AUTHENTICATION, REQUEST_AUTHENTICATION];
 const NETWORKING_KINDS: &[&str] = &[WORKLOAD_ENTRY, SERVICE_ENTRY];
 
 /// What a document is.
@@ -84,11 +83,6 @@ fn version_known(cx: &mut Cx, node: &Node, number: &str, known: &[&str]) -> bool
 }
 
 fn security(cx: &mut Cx, kind: &str, node: &Node, version_known: bool) -> Header {
-    if kind == REQUEST_AUTHENTICATION {
-        let message = "RequestAuthentication is not supported yet".to_owned();
-        cx.report(&unsupported::KIND, node.pos, &Path::Root.key("kind"), message);
-        return Header::Refused;
-    }
     match SECURITY_KINDS.iter().find(|known| **known == kind) {
         Some(kind) if version_known => Header::Ours(kind),
         Some(_) => Header::Refused,
@@ -113,7 +107,7 @@ fn networking(cx: &mut Cx, kind: &str, node: &Node, version_node: &Node, number:
 }
 
 fn unknown_kind(cx: &mut Cx, kind: &str, node: &Node, known: &[&str]) {
-    let fix = match nearest(kind, known.iter().copied()) {
+    let fix = match cx.suggest(kind, known.iter().copied()) {
         Some(meant) => format!("did you mean `{meant}`?"),
         None => shape::UNKNOWN_KIND.fix.to_owned(),
     };

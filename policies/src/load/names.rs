@@ -47,6 +47,29 @@ fn label_word(text: &str) -> bool {
     text.len() <= 63 && text.bytes().all(inner) && end(text.bytes().next()) && end(text.bytes().last())
 }
 
+/// The name of a header field: a token of RFC 9110.
+pub(crate) fn header_name(text: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(token)
+}
+
+/// The name of a header field as Istio takes it where it writes one itself: `[-_A-Za-z0-9]+`.
+pub(crate) fn strict_header_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// A fully qualified name as Istio takes it for a service: labels of letters, digits and `-`, the last one not a
+/// number; a dot at the end is possible.
+pub(crate) fn fqdn(text: &str) -> bool {
+    let plain = text.strip_suffix('.').unwrap_or(text);
+    let label = |label: &str| {
+        let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        (1..=63).contains(&label.len()) && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    text.len() <= 255 && plain.split('.').all(label) && !plain.rsplit('.').next().is_some_and(number)
+}
+
 /// A port's name: letters, digits and `-`, 1 to 63 characters, no `-` at an end.
 pub(crate) fn port_name(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';

@@ -7,7 +7,6 @@ use super::{
 use crate::{
     Action, Condition, Operation, Origin, Rule, Source,
     catalogue::{Explanation, authorization as codes},
-    suggest::nearest,
     yaml::{Node, Value},
 };
 
@@ -144,7 +143,7 @@ fn alternative<T: Default>(
     for list in lists {
         let Some(node) = object.get(list.name) else { continue };
         let path = path.key(list.name);
-        if custom && !list.custom {
+        if custom && !list.custom && !is_empty_list(node) {
             let message = format!("`{}` in a CUSTOM policy", list.name);
             cx.report(&codes::CUSTOM_FIELD, node.pos, &path, message);
         }
@@ -232,17 +231,17 @@ fn condition_form(cx: &mut Cx, key: &str, node: &Node, path: &Path<'_>, custom: 
     match values::condition_key(key) {
         Ok(form) => Some(form),
         Err((code, message)) => {
-            let fix = unknown_key_fix(code, key);
+            let fix = unknown_key_fix(cx, code, key);
             cx.report_fix(code, node.pos, path, message, fix);
             None
         }
     }
 }
 
-fn unknown_key_fix(code: &'static Explanation, key: &str) -> String {
+fn unknown_key_fix(cx: &Cx, code: &'static Explanation, key: &str) -> String {
     if code.code == codes::BAD_KEY.code
         && !key.starts_with("destination.labels")
-        && let Some(meant) = nearest(key, values::key_names())
+        && let Some(meant) = cx.suggest(key, values::key_names())
     {
         return format!("did you mean `{meant}`?");
     }

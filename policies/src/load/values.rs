@@ -129,6 +129,10 @@ fn path(value: &str) -> Result<(), Fault> {
     if template && !value.starts_with('/') {
         return Err((&codes::TEMPLATE_SLASH, "a template without a leading `/`".to_owned()));
     }
+    // Istio looks past slashes at the ends. Envoy takes one for an end and refuses a second.
+    if template && (value.starts_with("//") || value.ends_with("//")) {
+        return Err((&codes::BAD_TEMPLATE, "two slashes at an end: the segment between is empty".to_owned()));
+    }
     Ok(())
 }
 

@@ -1,11 +1,12 @@
 //! Reading the mesh configuration. Istio's other keys steer proxies and telemetry that are not ours: they are named
 //! in warnings, so that nobody believes in a setting that does nothing.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
 use palisade_identity::TrustDomain;
 
-use super::{MeshConfig, PathNormalization};
+use super::{MeshConfig, PathNormalization, providers};
 use crate::{
     Diagnostic, SourceText,
     catalogue::{mesh as codes, reading, shape, unsupported},
@@ -57,7 +58,6 @@ const UNUSED: &[&str] = &[
     "enablePrometheusMerge",
     "verifyCertificateAtClient",
     "ca",
-    "extensionProviders",
     "defaultProviders",
     "discoverySelectors",
     "defaultHttpRetryPolicy",
@@ -68,7 +68,8 @@ const UNUSED: &[&str] = &[
 ];
 
 /// The keys that are used, and our own section.
-const USED: &[&str] = &["trustDomain", "trustDomainAliases", "rootNamespace", "pathNormalization", "palisade"];
+const USED: &[&str] =
+    &["trustDomain", "trustDomainAliases", "rootNamespace", "pathNormalization", "extensionProviders", "palisade"];
 
 impl MeshConfig {
     /// Reads Istio's MeshConfig as plain YAML. The configuration is `None` if something is wrong with it; warnings
@@ -131,7 +132,8 @@ fn read(cx: &mut Cx, root: &Node) -> MeshConfig {
     if let Some(normalization) = path_normalization(cx, &object) {
         config.path_normalization = normalization;
     }
-    palisade(cx, &object);
+    config.extension_providers = providers::read(cx, &object);
+    config.jwks_allow = palisade(cx, &object);
     config
 }
 
@@ -187,12 +189,32 @@ fn path_normalization(cx: &mut Cx, object: &Object<'_>) -> Option<PathNormalizat
 }
 
 /// Our own section.
-fn palisade(cx: &mut Cx, object: &Object<'_>) {
-    let Some(node) = object.get("palisade") else { return };
+fn palisade(cx: &mut Cx, object: &Object<'_>) -> Vec<IpNet> {
+    let Some(node) = object.get("palisade") else { return Vec::new() };
     let path = Path::Root.key("palisade");
-    let Some(object) = cx.object(node, &path, &["ambiguousRequests"]) else { return };
+    let Some(object) = cx.object(node, &path, &["ambiguousRequests", "jwksAllow"]) else { return Vec::new() };
     if let Some(entry) = object.entry("ambiguousRequests") {
         let message = "`ambiguousRequests` is not supported yet".to_owned();
         cx.report(&unsupported::MESH_KEY, entry.pos, &path.key("ambiguousRequests"), message);
     }
+    jwks_allow(cx, &object, &path)
+}
+
+/// Networks, or single addresses.
+fn jwks_allow(cx: &mut Cx, object: &Object<'_>, path: &Path<'_>) -> Vec<IpNet> {
+    let Some(node) = object.get("jwksAllow") else { return Vec::new() };
+    let path = path.key("jwksAllow");
+    let mut networks = Vec::new();
+    for (index, item) in cx.list(node, &path, usize::MAX).unwrap_or_default().iter().enumerate() {
+        let path = path.index(index);
+        let Some(text) = cx.value(item, &path, usize::MAX) else { continue };
+        match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+            Ok(network) => networks.push(network.trunc()),
+            Err(_) => {
+                let message = format!("`{}` is not a network", quote(text));
+                cx.report(&codes::BAD_JWKS_ALLOW, item.pos, &path, message);
+            }
+        }
+    }
+    networks
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
 
-use super::{Chunk, Entry, Kind, MAX_ALIAS_NODES, MAX_DEPTH, Node, Pos, Scalar, Value};
+use super::{Chunk, Entry, Kind, MAX_ALIAS_NODES, MAX_DEPTH, MAX_VALUES, Node, Pos, Scalar, Value};
 use crate::catalogue::{Explanation, reading};
 
 /// Why a document cannot be read at all.
@@ -26,11 +26,15 @@ pub(crate) struct Tree {
 /// Reads one chunk; `None` if nothing stands in it. `first_line` is the line at which the chunk's source begins.
 pub(crate) fn parse(chunk: Chunk<'_>, first_line: u32) -> Result<Option<Tree>, Fault> {
     let base = first_line.saturating_add(chunk.line).saturating_sub(1);
-    if let Some(fault) = lone_carriage_return(chunk.text, base) {
+    if let Some(fault) = lone_carriage_return(chunk.text, base).or_else(|| too_many(chunk.text, base)) {
         return Err(fault);
     }
-    let mut builder = Builder::new(base, chunk.text);
-    let mut parser = Parser::new_from_str(chunk.text);
+    tree(chunk.text, base).map_err(|fault| Fault { pos: within(chunk.text, base, fault.pos), ..fault })
+}
+
+fn tree(text: &str, base: u32) -> Result<Option<Tree>, Fault> {
+    let mut builder = Builder::new(base, text);
+    let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| builder.syntax(&error))?;
         if event == Event::StreamEnd {
@@ -40,6 +44,31 @@ pub(crate) fn parse(chunk: Chunk<'_>, first_line: u32) -> Result<Option<Tree>, F
     }
     let aliases = builder.aliases;
     Ok(builder.root.map(|root| Tree { root, aliases }))
+}
+
+/// A place no further than the end of its line: the parser counts some characters of a directive twice.
+fn within(text: &str, base: u32, pos: Pos) -> Pos {
+    let line = usize::try_from(pos.line.saturating_sub(base)).unwrap_or(usize::MAX);
+    let length = text.split('\n').nth(line).map_or(0, |line| count(line.chars().count()));
+    Pos { column: pos.column.min(length.saturating_add(1)), ..pos }
+}
+
+/// The parser keeps a whole flow collection in its memory before it gives its first value, because the collection
+/// could turn out to be a key: what stands in one is counted before the parser sees it.
+fn too_many(text: &str, base: u32) -> Option<Fault> {
+    let bytes = text.as_bytes();
+    let neighbours = bytes.iter().zip(bytes.iter().skip(1).chain(b"\n")).map(|(byte, next)| (*byte, *next));
+    let marks = neighbours.filter(|pair| match pair {
+        (b',' | b'[' | b'{', _) | (b'"' | b'\'', b':') => true,
+        (b':' | b'?', next) => next.is_ascii_whitespace(),
+        _ => false,
+    });
+    (marks.count() > MAX_VALUES).then(|| values_fault(Pos { line: base, column: 1, index: 0 }))
+}
+
+fn values_fault(pos: Pos) -> Fault {
+    let message = format!("more than {MAX_VALUES} values in one document");
+    Fault { what: &reading::TOO_MANY_VALUES, pos, message }
 }
 
 /// YAML takes a lone CR for a line break and editors do not: line numbers would be wrong from there on.
@@ -78,6 +107,8 @@ struct Builder {
     anchors: HashMap<usize, (Node, usize)>,
     /// Nodes that may still be copied.
     budget: usize,
+    /// Nodes read so far.
+    values: usize,
     root: Option<Node>,
     aliases: bool,
     documents: u32,
@@ -92,6 +123,7 @@ impl Builder {
             stack: Vec::new(),
             anchors: HashMap::new(),
             budget: MAX_ALIAS_NODES,
+            values: 0,
             root: None,
             aliases: false,
             documents: 0,
@@ -165,6 +197,10 @@ impl Builder {
 
     /// Puts a finished value into the collection around it.
     fn add(&mut self, mut node: Node, anchor: usize) -> Result<(), Fault> {
+        self.values += 1;
+        if self.values > MAX_VALUES {
+            return Err(values_fault(node.pos));
+        }
         if anchor > 0 {
             let size = size(&node);
             self.spend(size, node.pos)?;
