@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use palisade_policies::Origin;
+use palisade_policies::{AuthorizationPolicy, Origin};
 
 /// The answer of the evaluator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,25 +50,23 @@ impl Phase {
 pub struct PolicyRef(Arc<Named>);
 
 struct Named {
-    id: String,
-    namespace: String,
-    name: String,
+    id: Box<str>,
+    policy: Arc<AuthorizationPolicy>,
     rule: u32,
-    origin: Origin,
 }
 
 impl PolicyRef {
-    pub(crate) fn new(id: String, policy: (&str, &str), rule: u32, origin: &Origin) -> Self {
-        Self(Arc::new(Named {
-            id,
-            namespace: policy.0.to_owned(),
-            name: policy.1.to_owned(),
-            rule,
-            origin: Origin { file: Arc::clone(&origin.file), line: origin.line },
-        }))
+    pub(crate) fn new(id: String, policy: &Arc<AuthorizationPolicy>, rule: u32) -> Self {
+        Self(Arc::new(Named { id: id.into(), policy: Arc::clone(policy), rule }))
     }
 
-    /// Envoy's key: `ns[<namespace>]-policy[<name>]-rule[<index>]`.
+    /// The policy as it was written.
+    pub(crate) fn policy(&self) -> &AuthorizationPolicy {
+        &self.0.policy
+    }
+
+    /// Envoy's key: `ns[<namespace>]-policy[<name>]-rule[<index>]`, of a CUSTOM policy with Istio's prefix
+    /// `istio-ext-authz-<provider>-`, and `-deny-due-to-bad-CUSTOM-action` behind it where that cannot be asked.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.0.id
@@ -77,13 +75,13 @@ impl PolicyRef {
     /// Namespace of the policy.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        &self.0.namespace
+        &self.0.policy.meta.namespace
     }
 
     /// Name of the policy.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.0.policy.meta.name
     }
 
     /// Index of the rule, from 0.
@@ -95,7 +93,9 @@ impl PolicyRef {
     /// File and line of the rule.
     #[must_use]
     pub fn origin(&self) -> &Origin {
-        &self.0.origin
+        let policy = self.policy();
+        let rule = usize::try_from(self.0.rule).ok().and_then(|at| policy.rules.get(at));
+        rule.map_or(&policy.meta.origin, |rule| &rule.origin)
     }
 }
 
@@ -173,6 +173,7 @@ impl Evaluation {
     pub fn reason(&self) -> &'static str {
         use crate::reason;
         match (self.phase, self.outcome) {
+            (_, Outcome::Undecided) => reason::UNDECIDED,
             (Phase::Deny, _) => reason::DENY_MATCHED,
             (Phase::Allow, _) => reason::ALLOW_MATCHED,
             (Phase::Default, Outcome::Allow) => reason::NO_ALLOW_POLICY,

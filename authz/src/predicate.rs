@@ -13,14 +13,16 @@ use crate::request::{Attribute, Known, Request};
 mod claims;
 mod header;
 mod peer;
+mod table;
 mod template;
 mod text;
 
 pub(crate) use claims::{ClaimPath, MetadataKey};
 pub(crate) use header::HeaderKey;
 pub use header::is_joined_header;
-pub(crate) use peer::PeerTest;
-pub(crate) use template::Template;
+pub(crate) use peer::{L4Identity, PeerTest};
+pub(crate) use table::{Interner, Predicates};
+pub(crate) use template::{Segment, Template, in_class};
 pub(crate) use text::Text;
 
 /// Kleene's three values; `and` is the minimum, `or` the maximum.
@@ -71,7 +73,83 @@ pub(crate) enum Predicate {
     Metadata(MetadataKey, Text),
 }
 
+/// What is looked up once, however many predicates ask about it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Slot {
+    SourceIp,
+    RemoteIp,
+    DestinationIp,
+    DestinationPort,
+    Sni,
+    Principal,
+    Namespace,
+    ServiceAccount,
+    TrustDomain,
+    L4Principal,
+    L4Namespace,
+    L4ServiceAccount,
+    Method,
+    Host,
+    Path,
+    Header(HeaderKey),
+    Claim(ClaimPath),
+    RequestPrincipal,
+    /// Of strings and of lists alike.
+    Metadata(MetadataKey),
+}
+
+impl Slot {
+    /// The attribute that decides it.
+    pub(crate) const fn attribute(&self) -> Attribute {
+        match self {
+            Self::SourceIp => Attribute::SourceIp,
+            Self::RemoteIp => Attribute::RemoteIp,
+            Self::DestinationIp => Attribute::DestinationIp,
+            Self::DestinationPort => Attribute::DestinationPort,
+            Self::Sni => Attribute::Sni,
+            Self::Principal
+            | Self::Namespace
+            | Self::ServiceAccount
+            | Self::TrustDomain
+            | Self::L4Principal
+            | Self::L4Namespace
+            | Self::L4ServiceAccount => Attribute::SourcePrincipal,
+            Self::Method => Attribute::Method,
+            Self::Host => Attribute::Host,
+            Self::Path => Attribute::Path,
+            Self::Header(key) => key.attribute(),
+            Self::Claim(_) | Self::RequestPrincipal => Attribute::Claims,
+            Self::Metadata(_) => Attribute::Metadata,
+        }
+    }
+}
+
 impl Predicate {
+    /// Where it is looked up.
+    pub(crate) fn slot(&self) -> Slot {
+        match self {
+            Self::SourceIp(_) => Slot::SourceIp,
+            Self::RemoteIp(_) => Slot::RemoteIp,
+            Self::DestinationIp(_) => Slot::DestinationIp,
+            Self::DestinationPort(_) => Slot::DestinationPort,
+            Self::Sni(_) => Slot::Sni,
+            Self::Peer(PeerTest::Principal(_)) => Slot::Principal,
+            Self::Peer(PeerTest::Namespace(_)) => Slot::Namespace,
+            Self::Peer(PeerTest::ServiceAccount { .. }) => Slot::ServiceAccount,
+            Self::Peer(PeerTest::TrustDomain(_) | PeerTest::TrustDomainGlob(..)) => Slot::TrustDomain,
+            Self::Peer(PeerTest::L4Principal(_)) => Slot::L4Principal,
+            Self::Peer(PeerTest::L4Namespace(_)) => Slot::L4Namespace,
+            Self::Peer(PeerTest::L4ServiceAccount { .. }) => Slot::L4ServiceAccount,
+            Self::Method(_) => Slot::Method,
+            Self::Host(_) => Slot::Host,
+            Self::Path(_) | Self::PathTemplate(_) => Slot::Path,
+            Self::Header(key, _) => Slot::Header(key.clone()),
+            Self::Claim(path, _) => Slot::Claim(path.clone()),
+            Self::RequestPrincipal { .. } => Slot::RequestPrincipal,
+            Self::Metadata(key, _) => Slot::Metadata(key.place()),
+        }
+    }
+
     /// The attribute that decides it.
     pub(crate) fn attribute(&self) -> Attribute {
         match self {
@@ -94,7 +172,7 @@ impl Predicate {
         if known.has(self.attribute()) { Tri::from(self.holds(request)) } else { Tri::Unknown }
     }
 
-    fn holds(&self, request: &Request<'_>) -> bool {
+    pub(crate) fn holds(&self, request: &Request<'_>) -> bool {
         let http = request.http.as_ref();
         match self {
             Self::SourceIp(net) => contains(net, request.source.ip),

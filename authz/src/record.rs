@@ -9,6 +9,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use palisade_policies::RequestAuthentication;
+
 use crate::evaluation::{Evaluation, Outcome, Phase};
 
 /// Stable reason codes.
@@ -23,6 +25,16 @@ pub mod reason {
     pub const NO_ALLOW_MATCHED: &str = "no-allow-matched";
     /// Denied: a CUSTOM rule matched whose provider cannot be asked.
     pub const NO_PROVIDER: &str = "no-provider";
+    /// Not decided: an attribute that is not known would decide. Never a reason of enforcement.
+    pub const UNDECIDED: &str = "undecided";
+    /// Denied: the provider of a CUSTOM policy said no.
+    pub const CUSTOM_DENIED: &str = "custom-denied";
+    /// Denied: the provider of a CUSTOM policy could not be reached, or its answer not be read.
+    pub const CUSTOM_ERROR: &str = "custom-error";
+    /// Refused: the request's token is not valid.
+    pub const TOKEN_INVALID: &str = "token-invalid";
+    /// Refused: the request's token is meant for others.
+    pub const TOKEN_AUDIENCE: &str = "token-audience";
     /// Refused: plaintext where STRICT asks for mutual TLS.
     pub const STRICT_PLAINTEXT: &str = "strict-plaintext";
     /// Refused: the TLS handshake failed.
@@ -35,6 +47,23 @@ pub mod reason {
     pub const HTTP_UNDETECTED: &str = "http-undetected";
     /// An open connection was closed because policy changed.
     pub const POLICY_CHANGED: &str = "policy-changed";
+}
+
+/// Fields whose values let their holder in somewhere, in lower case.
+const CREDENTIALS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "set-cookie"];
+
+/// Which of `headers_read` ([`crate::CompiledSet::headers_read`]) a record may hold. Policies may read credentials, and
+/// so may the token rules that stand beside them; a record never holds those, nor fields in which tokens come or claims
+/// are handed on.
+#[must_use]
+pub fn recorded_headers(headers_read: &[String], tokens: &[Arc<RequestAuthentication>]) -> Vec<String> {
+    let rules = || tokens.iter().flat_map(|one| &one.rules);
+    let sources = || rules().flat_map(|rule| &rule.from_headers).map(|from| from.name.as_str());
+    let payloads = || rules().filter_map(|rule| rule.output_payload_to_header.as_deref());
+    let secret = |name: &str| {
+        CREDENTIALS.into_iter().chain(sources()).chain(payloads()).any(|one| one.eq_ignore_ascii_case(name))
+    };
+    headers_read.iter().filter(|name| !secret(name)).cloned().collect()
 }
 
 /// Takes records; the audit room implements it.

@@ -78,11 +78,17 @@ impl Default for HttpRequest<'_> {
     }
 }
 
-/// Header access without copying.
-pub trait Headers {
+/// Header access without copying. Shared with the tasks that wait for a provider, hence `Sync`.
+pub trait Headers: Sync {
     /// Calls `f` with each value of `name` (already lower case), in order; names of the request compare
     /// case-insensitively, outer white space of values is already trimmed.
     fn for_each(&self, name: &str, f: &mut dyn FnMut(&[u8]));
+
+    /// Calls `f` with every name, in any letter case, and its value; or returns false without calling it at all. Where
+    /// policies name very many headers, each header is looked for among them instead of each of them in the request.
+    fn visit(&self, _f: &mut dyn FnMut(&str, &[u8])) -> bool {
+        false
+    }
 }
 
 /// A request without headers.
@@ -91,21 +97,36 @@ pub struct NoHeaders;
 
 impl Headers for NoHeaders {
     fn for_each(&self, _name: &str, _f: &mut dyn FnMut(&[u8])) {}
+
+    fn visit(&self, _f: &mut dyn FnMut(&str, &[u8])) -> bool {
+        true
+    }
 }
 
-impl<N: AsRef<str>, V: AsRef<[u8]>> Headers for &[(N, V)] {
+impl<N: AsRef<str> + Sync, V: AsRef<[u8]> + Sync> Headers for &[(N, V)] {
     fn for_each(&self, name: &str, f: &mut dyn FnMut(&[u8])) {
         for (key, value) in *self {
-            if key.as_ref().eq_ignore_ascii_case(name) {
+            let key = key.as_ref();
+            // Most names come in lower case.
+            if key.len() == name.len() && (key == name || key.eq_ignore_ascii_case(name)) {
                 f(value.as_ref());
             }
         }
     }
+
+    fn visit(&self, f: &mut dyn FnMut(&str, &[u8])) -> bool {
+        self.iter().for_each(|(key, value)| f(key.as_ref(), value.as_ref()));
+        true
+    }
 }
 
-impl<N: AsRef<str>, V: AsRef<[u8]>> Headers for Vec<(N, V)> {
+impl<N: AsRef<str> + Sync, V: AsRef<[u8]> + Sync> Headers for Vec<(N, V)> {
     fn for_each(&self, name: &str, f: &mut dyn FnMut(&[u8])) {
         self.as_slice().for_each(name, f);
+    }
+
+    fn visit(&self, f: &mut dyn FnMut(&str, &[u8])) -> bool {
+        self.as_slice().visit(f)
     }
 }
 

@@ -12,6 +12,7 @@ mod proto;
 
 mod caller;
 pub mod channel;
+pub mod ext_authz;
 pub mod serve;
 
 pub use caller::{Caller, UnixCaller};

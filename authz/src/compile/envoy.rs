@@ -1,14 +1,15 @@
 //! Rules for Envoy's HTTP and network RBAC filters.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
 use palisade_policies::{Condition, Operation, Rule as PolicyRule, Source};
 
-use super::{Context, Dropped, Interner, Parts};
-use crate::compiled::Clause;
-use crate::predicate::{ClaimPath, HeaderKey, MetadataKey, PeerTest, Predicate, Template, Text};
+use super::{Context, Dropped, Place, add};
+use crate::predicate::{ClaimPath, HeaderKey, Interner, MetadataKey, PeerTest, Predicate, Template, Text};
+use crate::program::{Draft, Field, Parts};
 use crate::request::Semantics;
 
 /// What a list of values constrains.
@@ -108,7 +109,8 @@ impl<'a> Key<'a> {
                 Predicate::Header(HeaderKey::new(name), header())
             }
             Self::Metadata(key) => metadata(key, value)?,
-            Self::Host => Predicate::Host(header()),
+            // Hosts compare without regard to case.
+            Self::Host => Predicate::Host(Text::parse(&value.to_ascii_lowercase(), Text::Present)),
             Self::Method => Predicate::Method(header()),
             Self::Path if Template::is_template(value) => Predicate::PathTemplate(Template::parse(value)?),
             Self::Path => Predicate::Path(line()),
@@ -118,25 +120,26 @@ impl<'a> Key<'a> {
 
 pub(super) fn rule(rule: &PolicyRule, context: &Context<'_>, interner: &mut Interner) -> Result<Parts, Dropped> {
     let mut when = Vec::new();
-    for condition in &rule.when {
+    for (index, condition) in (0..).zip(&rule.when) {
         let Condition { key, values, not_values } = condition;
         let key = Key::of_condition(key).ok_or(Dropped)?;
-        clauses(key, values, not_values, context, interner, &mut when)?;
+        clauses(key, (Field::When, index), [values, not_values], context, interner, &mut when)?;
     }
-    let from = alternatives(&rule.from, |source, out| source_clauses(source, context, interner, out))?;
-    let to = alternatives(&rule.to, |operation, out| operation_clauses(operation, context, interner, out))?;
+    let from = alternatives(&rule.from, |index, source, out| source_clauses(index, source, context, interner, out))?;
+    let to =
+        alternatives(&rule.to, |index, operation, out| operation_clauses(index, operation, context, interner, out))?;
     Ok(Parts { when, from, to })
 }
 
 /// One alternative that constrains nothing lets the whole side match anything.
 fn alternatives<T>(
     items: &[T],
-    mut compile: impl FnMut(&T, &mut Vec<Clause>) -> Result<(), Dropped>,
-) -> Result<Vec<Vec<Clause>>, Dropped> {
+    mut compile: impl FnMut(u32, &T, &mut Vec<Draft>) -> Result<(), Dropped>,
+) -> Result<Vec<Vec<Draft>>, Dropped> {
     let mut compiled = Vec::with_capacity(items.len());
-    for item in items {
+    for (index, item) in (0..).zip(items) {
         let mut out = Vec::new();
-        compile(item, &mut out)?;
+        compile(index, item, &mut out)?;
         compiled.push(out);
     }
     if compiled.iter().any(Vec::is_empty) {
@@ -146,69 +149,70 @@ fn alternatives<T>(
 }
 
 fn source_clauses(
+    index: u32,
     source: &Source,
     context: &Context<'_>,
     interner: &mut Interner,
-    out: &mut Vec<Clause>,
+    out: &mut Vec<Draft>,
 ) -> Result<(), Dropped> {
     let s = source;
-    for (key, values, not_values) in [
-        (Key::Principal, &s.principals, &s.not_principals),
-        (Key::RequestPrincipal, &s.request_principals, &s.not_request_principals),
-        (Key::ServiceAccount, &s.service_accounts, &s.not_service_accounts),
-        (Key::TrustDomain, &s.trust_domains, &s.not_trust_domains),
-        (Key::Namespace, &s.namespaces, &s.not_namespaces),
-        (Key::RemoteIp, &s.remote_ip_blocks, &s.not_remote_ip_blocks),
-        (Key::SourceIp, &s.ip_blocks, &s.not_ip_blocks),
+    for (key, field, values) in [
+        (Key::Principal, Field::Principals, [&s.principals, &s.not_principals]),
+        (Key::RequestPrincipal, Field::RequestPrincipals, [&s.request_principals, &s.not_request_principals]),
+        (Key::ServiceAccount, Field::ServiceAccounts, [&s.service_accounts, &s.not_service_accounts]),
+        (Key::TrustDomain, Field::TrustDomains, [&s.trust_domains, &s.not_trust_domains]),
+        (Key::Namespace, Field::Namespaces, [&s.namespaces, &s.not_namespaces]),
+        (Key::RemoteIp, Field::RemoteIpBlocks, [&s.remote_ip_blocks, &s.not_remote_ip_blocks]),
+        (Key::SourceIp, Field::IpBlocks, [&s.ip_blocks, &s.not_ip_blocks]),
     ] {
-        clauses(key, values, not_values, context, interner, out)?;
+        clauses(key, (field, index), values, context, interner, out)?;
     }
     Ok(())
 }
 
 fn operation_clauses(
+    index: u32,
     operation: &Operation,
     context: &Context<'_>,
     interner: &mut Interner,
-    out: &mut Vec<Clause>,
+    out: &mut Vec<Draft>,
 ) -> Result<(), Dropped> {
     let o = operation;
-    for (key, values, not_values) in [
-        (Key::Host, &o.hosts, &o.not_hosts),
-        (Key::Method, &o.methods, &o.not_methods),
-        (Key::Path, &o.paths, &o.not_paths),
-        (Key::DestinationPort, &o.ports, &o.not_ports),
+    for (key, field, values) in [
+        (Key::Host, Field::Hosts, [&o.hosts, &o.not_hosts]),
+        (Key::Method, Field::Methods, [&o.methods, &o.not_methods]),
+        (Key::Path, Field::Paths, [&o.paths, &o.not_paths]),
+        (Key::DestinationPort, Field::Ports, [&o.ports, &o.not_ports]),
     ] {
-        clauses(key, values, not_values, context, interner, out)?;
+        clauses(key, (field, index), values, context, interner, out)?;
     }
     Ok(())
 }
 
+/// The clauses of one list of values and of its negative twin.
 fn clauses(
     key: Key<'_>,
-    values: &[String],
-    not_values: &[String],
+    place: Place,
+    sides: [&Vec<String>; 2],
     context: &Context<'_>,
     interner: &mut Interner,
-    out: &mut Vec<Clause>,
+    out: &mut Vec<Draft>,
 ) -> Result<(), Dropped> {
-    for (values, negated) in [(values, false), (not_values, true)] {
+    for (values, negated) in sides.into_iter().zip([false, true]) {
         let values = match key {
-            Key::Principal => context.domains.principals(values),
-            Key::TrustDomain => context.domains.trust_domains(values),
-            _ => values.to_vec(),
+            Key::Principal => Cow::Owned(context.domains.principals(values)),
+            Key::TrustDomain => Cow::Owned(context.domains.trust_domains(values)),
+            _ => Cow::Borrowed(values.as_slice()),
         };
         let mut any = Vec::with_capacity(values.len());
-        for value in &values {
+        for value in values.iter() {
             match key.predicate(value, context) {
                 Some(predicate) => any.push(interner.intern(predicate)),
                 None if context.strict => return Err(Dropped),
                 None => {}
             }
         }
-        if !any.is_empty() {
-            out.push(Clause { negated, any });
-        }
+        add(any, place, negated, interner, out);
     }
     Ok(())
 }
@@ -240,10 +244,16 @@ fn metadata(key: &str, value: &str) -> Option<Predicate> {
 
 /// An address or a prefix; host bits are ignored, a zone is dropped from a bare address.
 pub(super) fn network(value: &str) -> Option<IpNet> {
-    if value.contains('/') {
-        return IpNet::from_str(value).ok().map(|net| net.trunc());
+    if let Some((_, length)) = value.split_once('/') {
+        // Go reads no length with a leading zero.
+        let plain = length == "0" || !length.starts_with('0');
+        return IpNet::from_str(value).ok().filter(|_| plain).map(|net| net.trunc());
     }
-    let address = value.split_once('%').map_or(value, |(address, _)| address);
+    let address = match value.split_once('%') {
+        // Only IPv6 has zones.
+        Some((address, zone)) if address.contains(':') && !zone.is_empty() => address,
+        _ => value,
+    };
     IpAddr::from_str(address).ok().map(IpNet::from)
 }
 
@@ -251,4 +261,29 @@ pub(super) fn network(value: &str) -> Option<IpNet> {
 pub(super) fn port(value: &str) -> Option<u16> {
     let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| value.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::network;
+
+    #[test]
+    fn addresses_and_prefixes_are_read_as_go_reads_them() {
+        for good in ["10.0.0.1", "10.0.0.1/8", "10.0.0.1/0", "::/0", "fe80::1%eth0", "::ffff:10.0.0.1/96"] {
+            assert!(network(good).is_some(), "{good}");
+        }
+        let bad = [
+            "10.0.0.1/08",
+            "10.0.0.1/00",
+            "::/01",
+            "10.0.0.1/33",
+            "10.0.0.1/+8",
+            "10.0.0.1%eth0",
+            "fe80::1%",
+            "010.0.0.1",
+        ];
+        for bad in bad {
+            assert!(network(bad).is_none(), "{bad}");
+        }
+    }
 }

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use palisade_policies::{Action, AuthorizationPolicy, Condition, Operation, Rule as PolicyRule, Source};
 
 use super::envoy::{network, port};
-use super::{Context, Dropped, Interner, Parts};
-use crate::compiled::Clause;
-use crate::predicate::{PeerTest, Predicate, Text};
+use super::{Context, Dropped, Place, add};
+use crate::predicate::{Interner, PeerTest, Predicate, Text};
+use crate::program::{Draft, Field, Parts};
 
 /// Whether the policy reaches ztunnel at all: no target references, ALLOW or DENY, and not `selector: {}`,
 /// which is attached to no workload there.
@@ -27,25 +27,25 @@ pub(super) fn rule(rule: &PolicyRule, context: &Context<'_>, interner: &mut Inte
         return Err(Dropped);
     }
     let mut when = Vec::new();
-    for condition in &rule.when {
+    for (index, condition) in (0..).zip(&rule.when) {
         let before = when.len();
-        condition_clauses(condition, interner, &mut when);
+        condition_clauses(index, condition, interner, &mut when);
         if when.len() == before {
             // An empty match never holds, and this clause has no other.
             return Err(Dropped);
         }
     }
-    let from = alternatives(&rule.from, |source, out| source_clauses(source, context, interner, out))?;
-    let to = alternatives(&rule.to, |operation, out| operation_clauses(operation, interner, out))?;
+    let from = alternatives(&rule.from, |index, source, out| source_clauses(index, source, context, interner, out))?;
+    let to = alternatives(&rule.to, |index, operation, out| operation_clauses(index, operation, interner, out))?;
     Ok(Parts { when, from, to })
 }
 
 /// Empty alternatives match nothing; a side with nothing else makes the rule silent.
-fn alternatives<T>(items: &[T], mut compile: impl FnMut(&T, &mut Vec<Clause>)) -> Result<Vec<Vec<Clause>>, Dropped> {
+fn alternatives<T>(items: &[T], mut compile: impl FnMut(u32, &T, &mut Vec<Draft>)) -> Result<Vec<Vec<Draft>>, Dropped> {
     let mut compiled = Vec::with_capacity(items.len());
-    for item in items {
+    for (index, item) in (0..).zip(items) {
         let mut out = Vec::new();
-        compile(item, &mut out);
+        compile(index, item, &mut out);
         if !out.is_empty() {
             compiled.push(out);
         }
@@ -73,44 +73,43 @@ fn is_l4_key(key: &str) -> bool {
 }
 
 /// `trustDomains` is not converted and not reported: alone it matches nothing, beside others it is ignored.
-fn source_clauses(source: &Source, context: &Context<'_>, interner: &mut Interner, out: &mut Vec<Clause>) {
+fn source_clauses(index: u32, source: &Source, context: &Context<'_>, interner: &mut Interner, out: &mut Vec<Draft>) {
     let s = source;
     let account = |value: &str| Some(service_account(value, context.namespace));
-    both(&s.ip_blocks, &s.not_ip_blocks, source_ip, interner, out);
-    both(&s.namespaces, &s.not_namespaces, namespace, interner, out);
-    both(&s.service_accounts, &s.not_service_accounts, account, interner, out);
-    both(&s.principals, &s.not_principals, principal, interner, out);
+    both((Field::IpBlocks, index), [&s.ip_blocks, &s.not_ip_blocks], source_ip, interner, out);
+    both((Field::Namespaces, index), [&s.namespaces, &s.not_namespaces], namespace, interner, out);
+    both((Field::ServiceAccounts, index), [&s.service_accounts, &s.not_service_accounts], account, interner, out);
+    both((Field::Principals, index), [&s.principals, &s.not_principals], principal, interner, out);
 }
 
-fn operation_clauses(operation: &Operation, interner: &mut Interner, out: &mut Vec<Clause>) {
-    both(&operation.ports, &operation.not_ports, destination_port, interner, out);
+fn operation_clauses(index: u32, operation: &Operation, interner: &mut Interner, out: &mut Vec<Draft>) {
+    both((Field::Ports, index), [&operation.ports, &operation.not_ports], destination_port, interner, out);
 }
 
-fn condition_clauses(condition: &Condition, interner: &mut Interner, out: &mut Vec<Clause>) {
+fn condition_clauses(index: u32, condition: &Condition, interner: &mut Interner, out: &mut Vec<Draft>) {
     let Condition { key, values, not_values } = condition;
+    let (place, sides) = ((Field::When, index), [values, not_values]);
     match key.as_str() {
-        "source.ip" => both(values, not_values, source_ip, interner, out),
-        "source.namespace" => both(values, not_values, namespace, interner, out),
-        "source.principal" => both(values, not_values, principal, interner, out),
-        "destination.ip" => both(values, not_values, destination_ip, interner, out),
-        "destination.port" => both(values, not_values, destination_port, interner, out),
+        "source.ip" => both(place, sides, source_ip, interner, out),
+        "source.namespace" => both(place, sides, namespace, interner, out),
+        "source.principal" => both(place, sides, principal, interner, out),
+        "destination.ip" => both(place, sides, destination_ip, interner, out),
+        "destination.port" => both(place, sides, destination_port, interner, out),
         _ => {}
     }
 }
 
 fn both(
-    values: &[String],
-    not_values: &[String],
+    place: Place,
+    sides: [&Vec<String>; 2],
     predicate: impl Fn(&str) -> Option<Predicate>,
     interner: &mut Interner,
-    out: &mut Vec<Clause>,
+    out: &mut Vec<Draft>,
 ) {
-    for (values, negated) in [(values, false), (not_values, true)] {
+    for (values, negated) in sides.into_iter().zip([false, true]) {
         let found = values.iter().filter_map(|value| predicate(value));
-        let any: Vec<_> = found.map(|predicate| interner.intern(predicate)).collect();
-        if !any.is_empty() {
-            out.push(Clause { negated, any });
-        }
+        let any = found.map(|predicate| interner.intern(predicate)).collect();
+        add(any, place, negated, interner, out);
     }
 }
 

@@ -3,7 +3,8 @@
 use palisade_policies::MeshConfig;
 
 /// The mesh's trust domain and its aliases, in that order.
-pub(super) struct TrustDomains(Vec<String>);
+#[derive(PartialEq)]
+pub(crate) struct TrustDomains(Vec<String>);
 
 impl TrustDomains {
     pub(super) fn new(mesh: &MeshConfig) -> Self {

@@ -24,22 +24,28 @@ impl ClaimPath {
         })
     }
 
-    pub(crate) fn matches(&self, text: &Text, claims: &Value) -> bool {
-        let mut value = claims;
-        for key in &self.0 {
-            let Some(inner) = value.as_object().and_then(|object| object.get(&**key)) else {
-                return false;
-            };
-            value = inner;
-        }
-        match value {
-            Value::String(string) if self.is_split() => {
-                string.split(' ').any(|word| !word.is_empty() && text.matches(word.as_bytes()))
+    /// The claim itself.
+    pub(crate) fn get<'a>(&self, claims: &'a Value) -> Option<&'a Value> {
+        self.0.iter().try_fold(claims, |value, key| value.as_object()?.get(&**key))
+    }
+
+    /// Calls `each` with every string that a policy sees there.
+    pub(crate) fn each(&self, claims: &Value, each: &mut dyn FnMut(&str)) {
+        match self.get(claims) {
+            // A text without any word stays a text: Envoy writes a list only where it has something to put in.
+            Some(Value::String(string)) if self.is_split() && string.bytes().any(|byte| byte != b' ') => {
+                string.split(' ').filter(|word| !word.is_empty()).for_each(each);
             }
-            Value::String(string) => text.matches(string.as_bytes()),
-            Value::Array(items) => items.iter().filter_map(Value::as_str).any(|item| text.matches(item.as_bytes())),
-            _ => false,
+            Some(Value::String(string)) => each(string),
+            Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).for_each(each),
+            _ => {}
         }
+    }
+
+    pub(crate) fn matches(&self, text: &Text, claims: &Value) -> bool {
+        let mut hit = false;
+        self.each(claims, &mut |value| hit = hit || text.matches(value.as_bytes()));
+        hit
     }
 
     fn is_split(&self) -> bool {
@@ -87,9 +93,23 @@ impl MetadataKey {
         Some(Self { filter: filter.into(), key: key.into(), list })
     }
 
+    /// The value itself.
+    pub(crate) fn get<'a>(&self, metadata: &'a Value) -> Option<&'a Value> {
+        metadata.get(&*self.filter)?.get(&*self.key)
+    }
+
+    /// Whether an element of a list is asked for.
+    pub(crate) const fn is_list(&self) -> bool {
+        self.list
+    }
+
+    /// The key without regard to how its values are written.
+    pub(crate) fn place(&self) -> Self {
+        Self { list: false, ..self.clone() }
+    }
+
     pub(crate) fn matches(&self, text: &Text, metadata: &Value) -> bool {
-        let value = metadata.get(&*self.filter).and_then(|filter| filter.get(&*self.key));
-        match value {
+        match self.get(metadata) {
             Some(Value::String(string)) if !self.list => text.matches(string.as_bytes()),
             Some(Value::Array(items)) if self.list => {
                 items.iter().filter_map(Value::as_str).any(|item| text.matches(item.as_bytes()))
@@ -145,6 +165,13 @@ mod tests {
         assert!(!hit("[other]", "read", &claims) && hit("[other]", "read write", &claims));
         assert!(!hit("[deep][scope]", "read", &claims));
         assert!(!hit("[scope]", "*", &json!({"scope": ""})));
+    }
+
+    #[test]
+    fn a_scope_of_spaces_alone_stays_a_text() {
+        let claims = json!({"scope": " ", "permission": "  "});
+        assert!(hit("[scope]", "*", &claims) && hit("[scope]", " ", &claims) && hit("[permission]", " *", &claims));
+        assert!(!hit("[scope]", "*", &json!({"scope": ""})), "an empty text is not even a presence");
     }
 
     #[test]

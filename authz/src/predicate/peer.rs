@@ -142,13 +142,13 @@ fn trust_domain(peer: &str, before: &str, after: &str) -> bool {
 }
 
 /// What ztunnel calls an identity: exactly `td/ns/N/sa/S`.
-struct L4Identity<'a> {
-    namespace: &'a str,
-    account: &'a str,
+pub(crate) struct L4Identity<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) account: &'a str,
 }
 
 impl<'a> L4Identity<'a> {
-    fn parse(peer: &'a str) -> Option<Self> {
+    pub(crate) fn parse(peer: &'a str) -> Option<Self> {
         let mut parts = peer.split('/');
         let (_, ns, namespace, sa, account) =
             (parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()?);

@@ -12,14 +12,15 @@ pub(crate) struct Template {
     tail: Option<Box<str>>,
 }
 
+/// One segment of a template.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Segment {
+pub(crate) enum Segment {
     Literal(Box<str>),
     Any,
 }
 
 /// `A-Za-z0-9-._~%!$&'()*+,;:=@`: what Envoy lets an operator match.
-const fn in_class(byte: u8) -> bool {
+pub(crate) const fn in_class(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&'..=b',' | b';' | b':' | b'=' | b'@')
 }
@@ -55,13 +56,23 @@ impl Template {
         Some(Self { head: head.into(), tail: tail.map(Into::into) })
     }
 
+    /// The segments before `{**}`, or all of them.
+    pub(crate) const fn head(&self) -> &[Segment] {
+        &self.head
+    }
+
+    /// What follows `{**}`, with its slash.
+    pub(crate) fn tail(&self) -> Option<&str> {
+        self.tail.as_deref()
+    }
+
     pub(crate) fn matches(&self, path: &str) -> bool {
         let mut rest = path;
         for segment in &self.head {
             let Some(body) = rest.strip_prefix('/') else {
                 return false;
             };
-            let end = body.find('/').unwrap_or(body.len());
+            let end = body.bytes().position(|byte| byte == b'/').unwrap_or(body.len());
             let Some((part, after)) = body.split_at_checked(end) else {
                 return false;
             };

@@ -67,6 +67,52 @@ fn crowded(semantics: Semantics) -> CompiledSet {
     CompiledSet::compile(&list, &MeshConfig::default(), semantics)
 }
 
+/// Rules of every kind that the index knows: selective ones, such as share all values, such as only refuse.
+fn ten_thousand(semantics: Semantics) -> CompiledSet {
+    let rule = |number: usize| match number % 4 {
+        0 => json!({"from": [{"source": {"principals": [format!("td/ns/n{number}/sa/x"), "td/ns/foo/sa/x"]}}],
+                    "to": [{"operation": {"methods": ["PUT"], "paths": [format!("/v{number}/{{*}}/{{**}}")]}}]}),
+        1 => {
+            json!({"from": [{"source": {"namespaces": [format!("n{}", number % 40), "n*1"]}}, {"source": {"ipBlocks": ["10.0.0.0/8"]}}],
+                    "to": [{"operation": {"notPaths": ["/v99/*"], "ports": ["81", "82", "83", "84", "85", format!("{}", number % 40)]}}]})
+        }
+        2 => json!({"when": [{"key": "request.headers[accept]", "values": ["a*", format!("*{number}")]},
+                             {"key": format!("request.headers[x-{}]", number % 100), "values": ["t"]},
+                             {"key": "request.auth.claims[scope]", "notValues": ["read", format!("w{number}")]}]}),
+        _ => {
+            json!({"to": [{"operation": {"hosts": [format!("*.h{number}.example")]}}, {"operation": {"paths": [format!("/z{number}")]}}]})
+        }
+    };
+    let policies: Vec<_> = (0..10_000)
+        .map(|number| policy(&json!({"name": format!("p{number}"), "action": if number % 3 == 0 { "DENY" } else { "ALLOW" }, "rules": [rule(number)]})))
+        .collect();
+    CompiledSet::compile(&policies, &MeshConfig::default(), semantics)
+}
+
+#[test]
+fn deciding_allocates_nothing_with_ten_thousand_rules() {
+    let headers: Vec<(String, String)> =
+        (0..300).map(|number| (format!("X-{}", number % 100), "u".to_owned())).collect();
+    let long = Ask {
+        principal: Some("td/ns/foo/sa/x".to_owned()),
+        host: Some("A.h7.Example".repeat(40)),
+        claims: Some(json!({"iss": "iss", "sub": "s", "scope": "read write"})),
+        target: Some("/v4/a/b".to_owned()),
+        headers,
+        ..Ask::get("/")
+    };
+    let joined = Ask::with(&[("accept", "a"), ("accept", &"b".repeat(300)), ("accept", "c")]);
+    for semantics in [Semantics::Http, Semantics::Tcp, Semantics::L4] {
+        let set = ten_thousand(semantics);
+        for ask in [&long, &joined, &Ask::get("/v99/z"), &Ask::tcp(81)] {
+            ask.view(&MeshConfig::default(), |request| {
+                let made = allocations(|| drop(std::hint::black_box(set.decide(request))));
+                assert_eq!(made, 0, "{semantics:?} {ask:?}");
+            });
+        }
+    }
+}
+
 #[test]
 fn deciding_allocates_nothing() {
     let headers = [("accept", "a"), ("Accept", "b"), ("x-token", "t"), ("cookie", "k=v")];

@@ -13,7 +13,8 @@ use palisade_policies::{
 };
 use serde_json::{Value, json};
 
-/// A policy named `p` in namespace `foo`: `{"action": .., "dryRun": true, "namespace": .., "name": .., "rules": [..]}`.
+/// A policy named `p` in namespace `foo`: `{"action": .., "provider": .., "dryRun": true, "namespace": .., "name": ..,
+/// "rules": [..]}`.
 pub(crate) fn policy(spec: &Value) -> Arc<AuthorizationPolicy> {
     let text = |key: &str, default: &str| spec[key].as_str().unwrap_or(default).to_owned();
     let origin = Origin { file: "test.yaml".into(), line: 1 };
@@ -31,7 +32,7 @@ pub(crate) fn policy(spec: &Value) -> Arc<AuthorizationPolicy> {
         action: match text("action", "ALLOW").as_str() {
             "DENY" => Action::Deny,
             "AUDIT" => Action::Audit,
-            "CUSTOM" => Action::Custom { provider: "ext".to_owned() },
+            "CUSTOM" => Action::Custom { provider: text("provider", "ext") },
             _ => Action::Allow,
         },
         dry_run: spec["dryRun"] == true,

@@ -5,10 +5,16 @@
 
 mod allocation;
 mod ask;
+mod compiling;
+mod crowds;
+mod explaining;
+mod large;
 mod normalisation;
 mod phases;
 mod properties;
+mod providers;
 mod records;
+mod rows;
 mod slow;
 mod tables;
 mod traps_http;

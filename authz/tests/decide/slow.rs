@@ -1,6 +1,8 @@
 //! The obvious evaluator: it re-reads the policies for every request, builds every string and regular
 //! expression that Istio would emit, and shares no code with the engine. Slow on purpose.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use palisade_authz::Semantics;
@@ -121,7 +123,7 @@ impl Eye<'_> {
             "source.ip" => inside(value, ask.ip),
             "remote.ip" => inside(value, ask.remote_ip),
             "destination.ip" => inside(value, ask.destination_ip),
-            "destination.port" => ask.port.is_some_and(|port| value.trim_start_matches('0') == port.to_string()),
+            "destination.port" => ask.port.is_some_and(|port| value.parse() == Ok(port)),
             "connection.sni" => ask.sni.as_ref().is_some_and(|sni| string(value, &sni.to_lowercase(), false)),
             "hosts" => self
                 .http(ask.host.as_deref())
@@ -257,7 +259,13 @@ fn star(value: &str) -> String {
 }
 
 fn full(pattern: &str, text: &str) -> bool {
-    Regex::new(&format!(r"\A(?:{pattern})\z")).unwrap().is_match(text)
+    thread_local! {
+        static KNOWN: RefCell<HashMap<String, Regex>> = RefCell::default();
+    }
+    KNOWN.with_borrow_mut(|known| {
+        let regex = known.entry(pattern.to_owned());
+        regex.or_insert_with(|| Regex::new(&format!(r"\A(?:{pattern})\z")).unwrap()).is_match(text)
+    })
 }
 
 fn inside(block: &str, ip: Option<IpAddr>) -> bool {
