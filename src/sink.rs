@@ -32,8 +32,9 @@ impl DecisionSink for AuditSink {
 pub(crate) fn event(record: DecisionRecord) -> Event {
     let DecisionRecord { facts, verdict, evaluation, reason } = record;
     let policy = evaluation.policy.as_ref();
-    // An open connection that STRICT ends was cut before any policy was asked, as a new one would be.
-    let cut = reason == reason::POLICY_CHANGED && evaluation.phase == Phase::Authn;
+    // An open connection that STRICT ends was cut before any policy was asked, as a new one would be. A request refused
+    // for its token is of the same phase, and a decision.
+    let cut = reason == reason::POLICY_CHANGED && evaluation.phase == Phase::Authn && facts.http.is_none();
     let kind = if is_connection(reason) || cut { Kind::Connection } else { Kind::Decision };
     Event {
         time_ns: facts.time_ns,
@@ -203,5 +204,19 @@ mod tests {
             ..Event::default()
         };
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_request_refused_for_its_token_is_a_decision() {
+        let seen = |reason, http| {
+            let facts = RequestFacts { status: 401, protocol: "http", http, ..RequestFacts::default() };
+            let event = event(DecisionRecord::connection_refused(reason, facts));
+            (event.kind(), event.phase, event.reason, event.status)
+        };
+        let request = || Some(HttpFacts { method: "GET".to_owned(), ..HttpFacts::default() });
+        for reason in [reason::TOKEN_INVALID, reason::TOKEN_AUDIENCE, reason::POLICY_CHANGED] {
+            assert_eq!(seen(reason, request()), (Kind::Decision, "authn".to_owned(), reason.to_owned(), 401));
+        }
+        assert_eq!(seen(reason::POLICY_CHANGED, None).0, Kind::Connection, "cut by STRICT");
     }
 }

@@ -132,6 +132,12 @@ impl Handle {
         self.ready.clone()
     }
 
+    /// What is in force and what is wrong, now and after every change: for others in this process that decide by the same
+    /// directory.
+    pub fn states(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
     /// What is in force, what is wrong, and who is connected.
     pub fn status(&self) -> ControlStatus {
         let State { good, problem } = self.state.borrow().clone();

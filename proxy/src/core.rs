@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use palisade_authz::DecisionSink;
@@ -50,6 +51,11 @@ impl Core {
         self.clock.now().as_secs()
     }
 
+    /// Now, for those who reckon with more than seconds.
+    pub(crate) fn wall_time(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.now())
+    }
+
     /// The coarse tick.
     pub(crate) fn tick(&self) -> u64 {
         self.tick.load(Ordering::Relaxed)
@@ -61,8 +67,9 @@ impl Core {
 
     /// Takes a new snapshot into use, then has everything open judged again. Plaintext connections to a port that became
     /// STRICT end here: no request of theirs could be let in again.
-    pub(crate) fn swap(&self, snapshot: Option<Arc<ProxySnapshot>>) {
+    pub(crate) fn swap(self: &Arc<Core>, snapshot: Option<Arc<ProxySnapshot>>) {
         let Some(snapshot) = snapshot else { return };
+        snapshot.used_by(self);
         tracing::info!(revision = &*snapshot.revision, "snapshot in use");
         self.snapshot.store(Some(snapshot.clone()));
         self.live.for_each(|entry| {

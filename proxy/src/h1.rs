@@ -5,6 +5,7 @@
 //! HTTP/2 is hyper's ([`crate::h2`]).
 
 pub(crate) mod body;
+mod early;
 pub(crate) mod encode;
 pub(crate) mod exchange;
 mod forward;

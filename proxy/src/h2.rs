@@ -2,6 +2,7 @@
 //! wants only that).
 
 mod body;
+mod early;
 mod pool;
 mod request;
 mod upload;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -22,14 +23,16 @@ use palisade_authz::Denial;
 use palisade_policies::AppProtocol;
 
 use self::body::{Body, Watched};
+use self::early::Early;
 pub(crate) use self::pool::H2Pool;
 use self::request::{Owned, Refusal};
-use crate::grant::{self, Grant, Refused};
+use self::upload::Upload;
+use crate::grant::{self, Grant, Refused, Terms};
 use crate::guard::{Cut, Guard};
-use crate::h1::encode::DENIED_BODY;
 use crate::leg::Leg;
 use crate::live::{CUT, DRAIN, Entry, Open};
 use crate::metrics::Outcome;
+use crate::reply::{self, Reply};
 use crate::rewind::Rewind;
 use crate::session::Session;
 use crate::snapshot::ProxySnapshot;
@@ -85,6 +88,7 @@ pub(crate) struct Shared {
 
 async fn answer(shared: &Arc<Shared>, request: http::Request<Incoming>) -> Response<Body> {
     let session = &shared.session;
+    let to_head = request.method() == Method::HEAD;
     // Registered before it is decided, so that no change of policy passes it by.
     let open = session.party.as_ref().map(|party| {
         let entry = Entry::new(Some(party.port), party.is_plaintext(), u64::MAX);
@@ -95,72 +99,75 @@ async fn answer(shared: &Arc<Shared>, request: http::Request<Incoming>) -> Respo
         Ok(settled) => settled,
         Err(Refusal { status, reason }) => {
             session.core.metrics.request(session.direction(), Outcome::Refused, status.as_u16());
-            return own(status, reason);
+            return own(&Reply::text(status.as_u16(), reason), false, to_head);
         }
     };
-    match grant::http(session, snapshot, &owned.ask()).await {
-        Ok(grant) => granted(shared, owned, body, open, grant).await,
-        Err(Refused::Denied) => {
-            let response = denial(&owned);
-            session.core.metrics.request(session.direction(), Outcome::Deny, response.status().as_u16());
-            response
-        }
-        Err(Refused::NoSnapshot) => {
-            session.core.metrics.request(session.direction(), Outcome::Refused, 503);
-            own(StatusCode::SERVICE_UNAVAILABLE, "no-snapshot: the proxy has no policy yet")
-        }
-    }
+    // The stream's own signal where it has one: the connection's wakes the task of the connection.
+    let signal = open.as_ref().map_or(&session.open.signal, |open| &open.signal);
+    let caller = Early::new(signal, body);
+    let granted = grant::http(session, snapshot, &owned.ask(), &caller).await;
+    let body = caller.into_upload();
+    let reply = match granted {
+        Ok(grant) => return forwarded(shared, owned, body, open, grant).await,
+        Err(Refused::Denied(reply)) => reply,
+        Err(Refused::NoSnapshot) => grant::no_snapshot(),
+        Err(Refused::Late) => grant::late(),
+        Err(Refused::Malformed | Refused::Gone) => Reply::text(400, "request-body"),
+    };
+    own(&reply, grant::is_grpc(&owned), to_head)
 }
 
-async fn granted(
+async fn forwarded(
     shared: &Arc<Shared>,
     owned: Owned,
-    body: Incoming,
+    body: Upload,
     open: Option<Open>,
     grant: Grant,
 ) -> Response<Body> {
     let session = &shared.session;
+    let (terms, is_grpc, to_head) = (grant.terms.clone(), grant::is_grpc(&owned), owned.parts.method == Method::HEAD);
     if owned.parts.method == Method::CONNECT {
         grant.spend(session, &owned.ask(), 405);
-        return own(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served here");
+        return own(&Reply::text(405, "CONNECT is not served here"), false, false);
     }
-    let (sent, denied) = watched_send(session, &owned, body, open.as_ref()).await;
-    match sent {
+    let body = body.trailing(grant.trailers());
+    let (sent, denied) = watched_send(session, &owned, terms.as_deref(), body, open.as_ref()).await;
+    let reason = match sent {
         Ok(Ok(response)) => {
             grant.spend(session, &owned.ask(), response.status().as_u16());
-            relayed(shared, owned, response, open)
+            return relayed(shared, owned, terms, response, open);
         }
         Ok(Err(reason)) => {
             session.core.metrics.upstream_failure(reason);
-            grant.spend(session, &owned.ask(), 503);
-            failure(&owned, reason)
+            reason
         }
         Err(Cut::Denied) => {
-            grant::record_denied(session, &owned.ask(), denied);
-            denial(&owned)
+            let reply = grant::record_denied(session, &owned.ask(), terms.as_deref(), denied);
+            return own(&reply, is_grpc, to_head);
         }
-        Err(Cut::Told) => {
-            grant.spend(session, &owned.ask(), 503);
-            failure(&owned, "closing")
-        }
-    }
+        Err(Cut::Told) => "closing",
+    };
+    let reply = Reply::text(503, reason).edited(grant::response_edits(terms.as_deref()));
+    grant.spend(session, &owned.ask(), reply.seen(is_grpc));
+    own(&reply, is_grpc, to_head)
 }
 
 /// Sends the request while policy is watched; what denied it meanwhile comes along.
 async fn watched_send(
     session: &Session,
     owned: &Owned,
-    body: Incoming,
+    terms: Option<&Terms>,
+    body: Upload,
     open: Option<&Open>,
 ) -> (Result<Result<Response<Incoming>, &'static str>, Cut>, Option<(Denial, Arc<ProxySnapshot>)>) {
     let mut denied = None;
     let mut denied_now = || {
-        denied = grant::denied_now(session, &owned.ask());
+        denied = grant::denied_now(session, &owned.ask(), terms);
         denied.is_some()
     };
     let signal = open.map_or(&session.open.signal, |open| &open.signal);
     let mut guard = Guard::new(signal, &mut denied_now);
-    let mut sending = pin!(send(session, owned, body));
+    let mut sending = pin!(send(session, owned, terms, body));
     let sent = poll_fn(|cx| match guard.poll(cx) {
         Some(cut) => Poll::Ready(Err(cut)),
         None => sending.as_mut().poll(cx).map(Ok),
@@ -170,11 +177,16 @@ async fn watched_send(
 }
 
 /// Sends the request on; the error is the reason why there is no response.
-async fn send(session: &Session, owned: &Owned, body: Incoming) -> Result<Response<Incoming>, &'static str> {
+async fn send(
+    session: &Session,
+    owned: &Owned,
+    terms: Option<&Terms>,
+    body: Upload,
+) -> Result<Response<Incoming>, &'static str> {
     let endpoint = session.endpoint(None).ok_or("no-endpoint")?;
     let _in_flight = endpoint.begin();
     let http1 = session.protocol == AppProtocol::Http1;
-    let request = owned.outgoing(body, http1, endpoint.key.identity.is_some());
+    let request = owned.outgoing(body, grant::changes(terms), http1, endpoint.key.identity.is_some());
     if http1 {
         return pool::http1(&session.core, &endpoint, request).await;
     }
@@ -182,38 +194,37 @@ async fn send(session: &Session, owned: &Owned, body: Incoming) -> Result<Respon
 }
 
 /// The response as the client gets it; a body that goes on is watched, because policy may change under it.
-fn relayed(shared: &Arc<Shared>, owned: Owned, response: Response<Incoming>, open: Option<Open>) -> Response<Body> {
+fn relayed(
+    shared: &Arc<Shared>,
+    owned: Owned,
+    terms: Option<Arc<Terms>>,
+    response: Response<Incoming>,
+    open: Option<Open>,
+) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"] {
         parts.headers.remove(name);
     }
-    let body = if body.is_end_stream() { Body::Plain(body) } else { Watched::body(shared.clone(), owned, body, open) };
+    if let Some(edits) = grant::response_edits(terms.as_deref()) {
+        reply::edit(&mut parts.headers, edits);
+    }
+    let body =
+        if body.is_end_stream() { Body::Plain(body) } else { Watched::body(shared.clone(), owned, terms, body, open) };
     parts.version = http::Version::HTTP_2;
     Response::from_parts(parts, body)
 }
 
-fn own(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::Text(text));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    response
-}
-
-fn denial(owned: &Owned) -> Response<Body> {
-    if grant::is_grpc(&owned.ask()) { grpc("7", DENIED_BODY) } else { own(StatusCode::FORBIDDEN, DENIED_BODY) }
-}
-
-fn failure(owned: &Owned, reason: &'static str) -> Response<Body> {
-    // 14 is UNAVAILABLE: gRPC clients may try again.
-    if grant::is_grpc(&owned.ask()) { grpc("14", reason) } else { own(StatusCode::SERVICE_UNAVAILABLE, reason) }
-}
-
-/// A gRPC answer of trailers alone (inside HTTP 200, as clients expect).
-fn grpc(code: &'static str, message: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::Empty);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from_static(code));
-    headers.insert("grpc-message", HeaderValue::from_static(message));
+/// An answer of our own; to HEAD without its body, which is only described.
+fn own(reply: &Reply, is_grpc: bool, to_head: bool) -> Response<Body> {
+    let body = reply.body(is_grpc);
+    let length = to_head.then(|| HeaderValue::from(body.len()));
+    let mut response = Response::new(if to_head || body.is_empty() { Body::Empty } else { Body::Whole(body) });
+    response.headers_mut().extend(length.map(|length| (header::CONTENT_LENGTH, length)));
+    *response.status_mut() = StatusCode::from_u16(reply.seen(is_grpc)).unwrap_or(StatusCode::FORBIDDEN);
+    reply.for_each(is_grpc, |name, value| {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
+            response.headers_mut().append(name, value);
+        }
+    });
     response
 }

@@ -21,6 +21,11 @@ pub(crate) fn is_identity(name: &str) -> bool {
     }
 }
 
+/// Whether an application may read both names as one, as above.
+pub(crate) fn read_alike(one: &[u8], other: &[u8]) -> bool {
+    one.iter().map(|byte| spelling(*byte)).eq(other.iter().map(|byte| spelling(*byte)))
+}
+
 fn spelling(byte: u8) -> u8 {
     if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }
@@ -30,6 +35,23 @@ pub(crate) fn is_credential(name: &str) -> bool {
     ["authorization", "cookie", "proxy-authorization", "set-cookie"]
         .iter()
         .any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// Fields of the message's framing and of this one connection: nobody but the proxy sets them, on either side.
+pub(crate) fn is_framing(name: &str) -> bool {
+    [
+        "connection",
+        "content-length",
+        "http2-settings",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ]
+    .iter()
+    .any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// The one element an application sees: `By=<us>;Hash=<sha256>;Subject="";URI=<peer>`.

@@ -1,10 +1,14 @@
 //! The proxy's figures. Handles are resolved once; a request costs two additions, and no label comes from a peer.
 
+mod helpers;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+pub(crate) use self::helpers::Helpers;
 
 /// Which way traffic goes, seen from the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

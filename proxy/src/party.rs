@@ -5,15 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use http::Method;
+use http::uri::{Authority, PathAndQuery};
+use palisade_authz::gate::{self, BodySource, Judgement, Standing};
+use palisade_authz::provider::{self, CheckRequest};
 use palisade_authz::{
-    Decision, DecisionRecord, Destination, DestinationFacts, Headers, HttpFacts, HttpRequest, Peer, Request,
-    RequestFacts, SourceFacts, normalize, remote_ip,
+    Decision, DecisionRecord, Denial, Destination, DestinationFacts, Headers, HttpFacts, HttpRequest, Peer, Permit,
+    Request, RequestFacts, SourceFacts, normalize, remote_ip,
 };
 use palisade_identity::{SpiffeId, VerifiedPeer};
 
 use crate::callers::Caller;
 use crate::core::Core;
-use crate::headers::{is_credential, xfcc_element};
+use crate::edits::Changes;
+use crate::grant::Terms;
+use crate::headers::xfcc_element;
 use crate::snapshot::ProxySnapshot;
 
 /// The two sides of one inbound connection.
@@ -44,7 +50,15 @@ pub(crate) struct Ask<'a> {
     pub(crate) target: Option<&'a str>,
     pub(crate) host: Option<&'a str>,
     pub(crate) scheme: &'a str,
-    pub(crate) headers: &'a (dyn Headers + Sync),
+    /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`.
+    pub(crate) version: &'static str,
+    pub(crate) headers: &'a dyn Fields,
+}
+
+/// All fields of a request, for those who want to see it whole.
+pub(crate) trait Fields: Headers + Sync {
+    /// Calls `f` with the name and value of each field that policy may see, but Host.
+    fn every(&self, f: &mut dyn FnMut(&str, &[u8]));
 }
 
 /// What a record says about how it went.
@@ -125,9 +139,43 @@ impl Party {
         }
     }
 
-    /// Decides an HTTP request on one snapshot.
-    pub(crate) fn decide_http(&self, snapshot: &ProxySnapshot, ask: &Ask<'_>) -> Decision {
-        snapshot.http.decide(&Request {
+    /// Judges an HTTP request on one snapshot; may wait for a provider, or for the keys of a token.
+    pub(crate) async fn judge(
+        &self,
+        snapshot: &ProxySnapshot,
+        ask: &Ask<'_>,
+        body: &mut dyn BodySource,
+        now: SystemTime,
+    ) -> Judgement {
+        let check = || self.check(Some(ask), now);
+        snapshot.http.judge(&gate::Ask::new(self.http_request(ask), &check), body, now).await
+    }
+
+    /// Judges an HTTP request by what is known of it already: at once, and asking nobody.
+    pub(crate) fn judge_again(&self, snapshot: &ProxySnapshot, ask: &Ask<'_>, terms: Option<&Terms>) -> Decision {
+        match terms {
+            Some(terms) => snapshot.http.judge_again(&self.http_request(ask), &terms.standing),
+            None => snapshot.http.decide(&self.http_request(ask)),
+        }
+    }
+
+    /// Judges an opaque connection on one snapshot; may wait for a provider.
+    pub(crate) async fn judge_tcp(
+        &self,
+        snapshot: &ProxySnapshot,
+        now: SystemTime,
+    ) -> Result<(Permit, Standing), Denial> {
+        let check = || self.check(None, now);
+        snapshot.tcp.judge_connection(&self.tcp_request(), &check).await
+    }
+
+    /// Judges an opaque connection by what is known of it already: at once, and asking nobody.
+    pub(crate) fn judge_tcp_again(&self, snapshot: &ProxySnapshot, standing: &Standing) -> Decision {
+        snapshot.tcp.judge_again(&self.tcp_request(), standing)
+    }
+
+    fn http_request<'a>(&'a self, ask: &Ask<'a>) -> Request<'a> {
+        Request {
             source: self.source(remote_ip(Some(self.source_ip), ask.headers)),
             destination: self.destination,
             sni: self.sni.as_deref(),
@@ -140,29 +188,68 @@ impl Party {
                 raw_target: ask.target,
             }),
             ..Request::default()
-        })
+        }
     }
 
-    /// Decides an opaque connection on one snapshot.
-    pub(crate) fn decide_tcp(&self, snapshot: &ProxySnapshot) -> Decision {
-        snapshot.tcp.decide(&Request {
+    fn tcp_request(&self) -> Request<'_> {
+        Request {
             source: self.source(Some(self.source_ip)),
             destination: self.destination,
             sni: self.sni.as_deref(),
             ..Request::default()
-        })
+        }
     }
 
-    /// What the record of an HTTP request says.
-    pub(crate) fn http_facts(&self, snapshot: &ProxySnapshot, ask: &Ask<'_>, went: Went) -> RequestFacts {
+    /// What a provider is told of a request, or of an opaque connection.
+    fn check(&self, ask: Option<&Ask<'_>>, time: SystemTime) -> CheckRequest {
+        let address = |ip: Option<IpAddr>, port: Option<u16>| Some(SocketAddr::new(ip?, port?));
+        let (source, destination) = (&self.source_facts, &self.destination_facts);
         let mut headers = Vec::new();
-        for name in snapshot.http.headers_read().iter().filter(|name| !is_credential(name)) {
-            ask.headers.for_each(name, &mut |value| headers.push((name.clone(), value.to_vec())));
+        if let Some(ask) = ask {
+            ask.headers.every(&mut |name, value| headers.push((name.to_ascii_lowercase(), value.to_vec())));
         }
+        CheckRequest {
+            method: ask.map(|ask| ask.method.to_owned()),
+            target: ask.and_then(|ask| ask.target).map(str::to_owned),
+            host: ask.and_then(|ask| ask.host).map(str::to_owned),
+            scheme: ask.map(|ask| ask.scheme.to_owned()),
+            protocol: ask.map(|ask| ask.version.to_owned()).unwrap_or_default(),
+            headers,
+            source: provider::Party { address: address(source.ip, source.port), principal: source.principal.clone() },
+            destination: provider::Party {
+                address: address(destination.ip, destination.port),
+                principal: destination.principal.clone(),
+            },
+            sni: self.sni.as_deref().map(str::to_owned),
+            time,
+            tcp: ask.is_none(),
+            ..CheckRequest::default()
+        }
+    }
+
+    /// What the record of an HTTP request says: the request as the policies saw it, changes included.
+    pub(crate) fn http_facts(
+        &self,
+        snapshot: &ProxySnapshot,
+        ask: &Ask<'_>,
+        changes: Option<&Changes>,
+        went: Went,
+    ) -> RequestFacts {
+        let mut headers = Vec::new();
+        for name in &snapshot.recorded {
+            if !changes.is_some_and(|changes| changes.replaces(name.as_bytes())) {
+                ask.headers.for_each(name, &mut |value| headers.push((name.clone(), value.to_vec())));
+            }
+            let added = changes.into_iter().flat_map(Changes::fields).filter(|(added, _)| added == name.as_str());
+            headers.extend(added.map(|(_, value)| (name.clone(), value.as_bytes().to_vec())));
+        }
+        let method = changes.and_then(|changes| changes.method.as_ref()).map(Method::as_str);
+        let host = changes.and_then(|changes| changes.host.as_ref()).map(Authority::as_str);
+        let target = changes.and_then(|changes| changes.target.as_ref()).map(PathAndQuery::as_str);
         let http = HttpFacts {
-            method: ask.method.to_owned(),
-            host: ask.host.map(str::to_owned),
-            path: ask.target.map(|target| normalize::without_query(target).to_owned()),
+            method: method.unwrap_or(ask.method).to_owned(),
+            host: host.or(ask.host).map(str::to_owned),
+            path: target.or(ask.target).map(|target| normalize::without_query(target).to_owned()),
             scheme: Some(ask.scheme.to_owned()),
             headers,
         };

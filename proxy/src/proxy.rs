@@ -19,7 +19,7 @@ use crate::config::ProxyConfig;
 use crate::core::Core;
 use crate::inbound::{self, InboundPort};
 use crate::listener::{self, BindError};
-use crate::metrics::{Direction, Metrics};
+use crate::metrics::{Direction, Helpers, Metrics};
 use crate::outbound::{self, OutboundPort};
 use crate::snapshot::ProxySnapshot;
 use crate::status::{self, Bound};
@@ -84,7 +84,11 @@ impl Proxy {
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
         });
+        registry.register_collector(Box::new(Helpers(Arc::downgrade(&core))));
         follow_identity(&core);
+        if let Some(snapshot) = &*core.snapshot.load() {
+            snapshot.used_by(&core);
+        }
         let mut proxy = Proxy {
             core,
             snapshots,

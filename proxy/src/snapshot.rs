@@ -4,10 +4,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use palisade_authz::{CompiledSet, Semantics};
+use palisade_authz::JwksCache;
+use palisade_authz::gate::Gate;
+use palisade_authz::provider::Providers;
 use palisade_policies::registry::{Registry, ServiceRoute};
 use palisade_policies::select;
-use palisade_policies::{AppProtocol, Diagnostic, MeshConfig, MtlsMode, Resources, Severity, SourceText, Workload};
+use palisade_policies::{
+    AppProtocol, Diagnostic, MeshConfig, MtlsMode, RequestAuthentication, Resources, Severity, Workload,
+};
+
+use crate::control_client::RawSnapshot;
+use crate::core::Core;
+use crate::headers::is_credential;
+use crate::means::Means;
 
 /// A compiled snapshot. A request sees exactly one.
 pub struct ProxySnapshot {
@@ -16,9 +25,14 @@ pub struct ProxySnapshot {
     /// The mesh configuration.
     pub mesh: MeshConfig,
     /// Decides HTTP requests.
-    pub http: CompiledSet,
+    pub(crate) http: Gate,
     /// Decides opaque connections.
-    pub tcp: CompiledSet,
+    pub(crate) tcp: Gate,
+    /// Fields that policies read and records may hold.
+    pub(crate) recorded: Vec<String>,
+    pub(crate) providers: Arc<Providers>,
+    pub(crate) keys: Arc<JwksCache>,
+    means: Arc<Means>,
     registry: Registry,
     resources: Arc<Resources>,
     workload: Workload,
@@ -45,18 +59,19 @@ fn lines(diagnostics: &[Diagnostic]) -> String {
 }
 
 impl ProxySnapshot {
-    /// Checks and compiles `documents` for `workload`; `ports` are the application's ports whose modes are asked often.
+    /// Checks and compiles `raw` for `workload`; `ports` are the application's ports whose modes are asked often. The
+    /// providers it names are reached by `means`, which also begin to fetch the keys of its token rules.
     ///
     /// # Errors
     /// Every error of the documents and the mesh configuration. Nothing is left out silently: a policy that cannot be
     /// read refuses the whole snapshot.
-    pub fn build(
-        documents: &[SourceText],
-        mesh: Option<&SourceText>,
+    pub(crate) fn build(
+        raw: &RawSnapshot,
         workload: &Workload,
-        revision: &str,
         ports: &[u16],
+        means: &Arc<Means>,
     ) -> Result<ProxySnapshot, BuildError> {
+        let (documents, mesh) = (&raw.documents, raw.mesh.as_ref());
         let (mesh, mut diagnostics) = mesh.map_or((Some(MeshConfig::default()), Vec::new()), MeshConfig::parse);
         let loaded = palisade_policies::load(documents, palisade_watch::DEFAULT_NAMESPACE);
         diagnostics.extend(loaded.diagnostics);
@@ -67,11 +82,17 @@ impl ProxySnapshot {
         };
         let resources = Arc::new(loaded.resources);
         let policies = select::authorization_policies(&resources, &mesh, workload);
+        let tokens = select::request_authentications(&resources, &mesh, workload);
+        let gates = means.gates(&policies, &tokens, &mesh);
         let mode = |port: u16| select::mtls_mode(&resources, &mesh, workload, port).mode;
         Ok(ProxySnapshot {
-            revision: revision.into(),
-            http: CompiledSet::compile(&policies, &mesh, Semantics::Http),
-            tcp: CompiledSet::compile(&policies, &mesh, Semantics::Tcp),
+            revision: raw.revision.as_str().into(),
+            recorded: recorded(&gates.http, &tokens),
+            http: gates.http,
+            tcp: gates.tcp,
+            providers: gates.providers,
+            keys: gates.keys,
+            means: means.clone(),
             registry: Registry::new(resources.clone(), &mesh),
             modes: ports.iter().map(|port| (*port, mode(*port))).collect(),
             workload: workload.clone(),
@@ -80,11 +101,21 @@ impl ProxySnapshot {
         })
     }
 
+    /// That proxy uses this snapshot: what its providers are asked, they are asked by it.
+    pub(crate) fn used_by(&self, core: &Arc<Core>) {
+        self.means.dialler().serve(core);
+    }
+
     /// How mTLS is demanded on that port of the application.
     #[must_use]
     pub fn mode(&self, port: u16) -> MtlsMode {
         let known = self.modes.get(&port).copied();
         known.unwrap_or_else(|| select::mtls_mode(&self.resources, &self.mesh, &self.workload, port).mode)
+    }
+
+    /// Whether what is decided of a request, or forwarded of it, hangs on its header fields.
+    pub(crate) fn reads_headers(&self) -> bool {
+        !self.http.is_plain() || !self.http.policies().headers_read().is_empty()
     }
 
     /// What services and workloads there are.
@@ -115,4 +146,18 @@ impl ProxySnapshot {
             _ => None,
         }
     }
+}
+
+/// Policies may read credentials, and fields in which tokens come are such; records never hold them.
+fn recorded(http: &Gate, tokens: &[Arc<RequestAuthentication>]) -> Vec<String> {
+    let rules = || tokens.iter().flat_map(|one| &one.rules);
+    let holds_token = |name: &str| {
+        let mut sources = rules().flat_map(|rule| &rule.from_headers);
+        sources.any(|from| from.name.eq_ignore_ascii_case(name))
+            || rules()
+                .filter_map(|rule| rule.output_payload_to_header.as_deref())
+                .any(|one| one.eq_ignore_ascii_case(name))
+    };
+    let read = http.policies().headers_read().iter();
+    read.filter(|name| !(is_credential(name) || holds_token(name))).cloned().collect()
 }

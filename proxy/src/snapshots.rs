@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::config::ProxyConfig;
 use crate::control_client::{Apply, RawSnapshot};
+use crate::means::Means;
 use crate::snapshot::{BuildError, ProxySnapshot};
 
 /// Compiles raw snapshots for one workload and publishes those that compile.
@@ -14,6 +15,7 @@ use crate::snapshot::{BuildError, ProxySnapshot};
 pub struct Snapshots {
     workload: Workload,
     ports: Vec<u16>,
+    means: Arc<Means>,
     current: Arc<watch::Sender<Option<Arc<ProxySnapshot>>>>,
 }
 
@@ -24,17 +26,18 @@ impl Snapshots {
         Snapshots {
             workload: config.workload.clone(),
             ports: config.inbound.iter().map(|one| one.forward.port()).collect(),
+            means: Arc::default(),
             current: Arc::new(watch::Sender::new(None)),
         }
     }
 
-    /// Compiles a raw snapshot and takes it into use. Blocking: call it where that is fine.
+    /// Compiles a raw snapshot and takes it into use. Blocking: call it where that is fine, and on a Tokio runtime, which
+    /// then fetches the keys of its token rules.
     ///
     /// # Errors
     /// Every mistake in it; the snapshot in use stays.
     pub fn apply(&self, raw: &RawSnapshot) -> Result<(), BuildError> {
-        let built =
-            ProxySnapshot::build(&raw.documents, raw.mesh.as_ref(), &self.workload, &raw.revision, &self.ports)?;
+        let built = ProxySnapshot::build(raw, &self.workload, &self.ports, &self.means)?;
         self.current.send_replace(Some(Arc::new(built)));
         Ok(())
     }

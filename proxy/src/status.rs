@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use crate::core::Core;
+use crate::snapshot::ProxySnapshot;
 
 /// A listener and where it really listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,12 +42,25 @@ pub(crate) fn status(core: &Core, bound: &[Bound]) -> Value {
         "workload": {"namespace": core.workload.namespace, "name": core.workload.name},
         "listeners": listeners,
         "revision": core.snapshot.load().as_ref().map(|snapshot| snapshot.revision.to_string()),
+        "providers": core.snapshot.load().as_ref().map_or_else(Vec::new, |snapshot| providers(snapshot)),
+        "tokenKeys": core.snapshot.load().as_ref().map_or_else(Vec::new, |snapshot| token_keys(snapshot)),
         "identity": identity,
         "connections": {"accepted": core.accepted.load(Ordering::Relaxed), "registered": core.live.len()},
         "plaintextCallers": callers(core),
         "plaintextCallersNotListed": core.callers.others.load(Ordering::Relaxed),
         "draining": core.is_draining(),
     })
+}
+
+fn providers(snapshot: &ProxySnapshot) -> Vec<Value> {
+    let all = snapshot.providers.counts();
+    all.map(|(name, counts)| json!({"name": name, "ok": counts.ok, "denied": counts.denied, "error": counts.error}))
+        .collect()
+}
+
+fn token_keys(snapshot: &ProxySnapshot) -> Vec<Value> {
+    let all = snapshot.keys.states().into_iter();
+    all.map(|state| json!({"source": state.source, "keys": state.keys, "error": state.error})).collect()
 }
 
 fn callers(core: &Core) -> Vec<Value> {

@@ -1,12 +1,19 @@
 //! Opaque connections: decided once, before anything is opened, and again whenever policy changes.
 //!
+//! Envoy decides with the first bytes of the client, so that a server that speaks first is heard even by who is denied.
+//! Here nobody is: a connection is decided when it is made, and a provider is asked before a byte passes either way.
+//!
 //! On a port whose protocol is detected, no HTTP passes as bytes: requests are decided one by one, and identity fields in
 //! them are ours.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use palisade_authz::gate::Standing;
 use palisade_authz::{Decision, Denial, Permit, reason};
 use palisade_policies::AppProtocol;
 
@@ -15,25 +22,33 @@ use crate::connect::{self, ConnectError};
 use crate::endpoint::Endpoint;
 use crate::first_line::FirstLine;
 use crate::guard::{Cut, Guard};
-use crate::leg::Leg;
+use crate::leg::{Leg, WRITE_HIGH};
+use crate::live::CUT;
 use crate::party::{Party, Went};
 use crate::session::Session;
 use crate::snapshot::ProxySnapshot;
 use crate::stream::Stream;
 use crate::tunnel::{self, End};
 
+/// What a connection was let in by.
+struct Entrance {
+    permit: Permit,
+    snapshot: Arc<ProxySnapshot>,
+    standing: Standing,
+}
+
 /// Carries a connection. It is given back if it turned out to be HTTP before anything was carried.
-pub(crate) async fn serve(session: &Session, client: Leg) -> Option<Leg> {
-    let permit = match &session.party {
-        Some(party) => match decide(session, party).await {
-            Some(permit) => Some(permit),
-            None => {
-                client.io.reset();
-                return None;
-            }
-        },
-        None => None,
-    };
+pub(crate) async fn serve(session: &Session, mut client: Leg) -> Option<Leg> {
+    let mut standing = Standing::default();
+    let mut permit = None;
+    if let Some(party) = &session.party {
+        let Some(entrance) = decide(session, party, &mut client).await else {
+            client.io.reset();
+            return None;
+        };
+        standing = entrance.standing;
+        permit = Some((entrance.permit, entrance.snapshot));
+    }
     let began = Instant::now();
     let opened = open(session).await;
     if let (Some((permit, snapshot)), Some(party)) = (permit, &session.party) {
@@ -42,7 +57,7 @@ pub(crate) async fn serve(session: &Session, client: Leg) -> Option<Leg> {
     match opened {
         Ok((upstream, endpoint)) => {
             let _in_flight = endpoint.begin();
-            carry(session, client, Leg::new(upstream, BytesMut::new())).await
+            carry(session, client, Leg::new(upstream, BytesMut::new()), &standing).await
         }
         Err(error) => {
             session.core.metrics.upstream_failure(error.as_ref().map_or("no-endpoint", ConnectError::reason));
@@ -54,7 +69,7 @@ pub(crate) async fn serve(session: &Session, client: Leg) -> Option<Leg> {
 }
 
 /// The connection is registered already: a change of policy from here on raises its signal.
-async fn decide(session: &Session, party: &Party) -> Option<(Permit, Arc<ProxySnapshot>)> {
+async fn decide(session: &Session, party: &Party, client: &mut Leg) -> Option<Entrance> {
     if !session.core.sink.has_room() {
         session.core.sink.room().await;
     }
@@ -62,15 +77,61 @@ async fn decide(session: &Session, party: &Party) -> Option<(Permit, Arc<ProxySn
         party.refuse(&session.core, reason::NO_SNAPSHOT);
         return None;
     };
-    match party.decide_tcp(&snapshot) {
-        Decision::Allow(permit) => Some((permit, snapshot)),
-        Decision::Deny(denial) => {
+    let judged = if snapshot.tcp.is_plain() {
+        match party.judge_tcp_again(&snapshot, &Standing::default()) {
+            Decision::Allow(permit) => Ok((permit, Standing::default())),
+            Decision::Deny(denial) => Err(denial),
+        }
+    } else {
+        Box::pin(ask(session, party, &snapshot, client)).await?
+    };
+    match judged {
+        Ok((permit, standing)) => {
+            // A policy that came while a provider was asked decides before anything is opened.
+            let changed = session.core.snapshot.load().as_ref().is_none_or(|newest| !Arc::ptr_eq(newest, &snapshot));
+            match changed.then(|| judge_again(session, &standing)).flatten() {
+                None => Some(Entrance { permit, snapshot, standing }),
+                denied => {
+                    record_cut(session, denied);
+                    None
+                }
+            }
+        }
+        Err(denial) => {
             session.core.metrics.refused("denied");
             let facts = party.tcp_facts(&snapshot, Went { status: 0, began: Instant::now() });
             denial.record(&*session.core.sink, facts);
             None
         }
     }
+}
+
+/// Judges the connection for as long as its client stays. None when it left: nothing was decided then.
+async fn ask(
+    session: &Session,
+    party: &Party,
+    snapshot: &ProxySnapshot,
+    client: &mut Leg,
+) -> Option<Result<(Permit, Standing), Denial>> {
+    let mut judging = pin!(party.judge_tcp(snapshot, session.core.wall_time()));
+    poll_fn(|cx| {
+        if session.open.signal.poll(cx) & CUT != 0 {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(judged) = judging.as_mut().poll(cx) {
+            return Poll::Ready(Some(judged));
+        }
+        // What the client says meanwhile is kept for later; a half-closed client still listens.
+        while !client.eof && client.rbuf.len() < WRITE_HIGH {
+            match client.poll_fill(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(None),
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 async fn open(session: &Session) -> Result<(Stream, Arc<Endpoint>), Option<ConnectError>> {
@@ -86,10 +147,10 @@ async fn open(session: &Session) -> Result<(Stream, Arc<Endpoint>), Option<Conne
     }
 }
 
-async fn carry(session: &Session, client: Leg, upstream: Leg) -> Option<Leg> {
+async fn carry(session: &Session, client: Leg, upstream: Leg, standing: &Standing) -> Option<Leg> {
     let mut denied = None;
     let mut denied_now = || {
-        denied = judge_again(session);
+        denied = judge_again(session, standing);
         denied.is_some()
     };
     let mut guard = Guard::ending_at_drain(&session.open.signal, &mut denied_now, &session.core.draining);
@@ -110,10 +171,10 @@ async fn carry(session: &Session, client: Leg, upstream: Leg) -> Option<Leg> {
     None
 }
 
-fn judge_again(session: &Session) -> Option<(Denial, Arc<ProxySnapshot>)> {
+fn judge_again(session: &Session, standing: &Standing) -> Option<(Denial, Arc<ProxySnapshot>)> {
     let party = session.party.as_ref()?;
     let snapshot = session.core.snapshot.load_full()?;
-    match party.decide_tcp(&snapshot) {
+    match party.judge_tcp_again(&snapshot, standing) {
         Decision::Allow(_) => None,
         Decision::Deny(denial) => Some((denial, snapshot)),
     }

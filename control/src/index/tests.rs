@@ -36,6 +36,42 @@ fn a_proxy_gets_root_and_own_policies_and_every_workload() {
 }
 
 #[test]
+fn token_rules_go_where_policies_go_and_providers_to_everybody() {
+    let tokens = |namespace: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: idp, namespace: {namespace}}}\n\
+             spec: {{jwtRules: [{{issuer: a, jwksUri: 'https://a.example/keys'}}]}}\n"
+        )
+    };
+    let service = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: asker, namespace: bank}\n\
+                   spec:\n  hosts: [asker.bank]\n  resolution: STATIC\n  ports: [{number: 9000, name: grpc, protocol: GRPC}]\n  \
+                   endpoints: [{address: 127.0.0.1}]\n";
+    let provider = |timeout: u8| {
+        format!(
+            "extensionProviders: [{{name: asker, envoyExtAuthzGrpc: {{service: asker.bank, port: 9000, timeout: {timeout}s}}}}]\n"
+        )
+    };
+    let (own, root, other, mesh) = (tokens("shop"), tokens("istio-system"), tokens("bank"), provider(1));
+    let files = [
+        ("a-own.yaml", own.as_str()),
+        ("b-root.yaml", &root),
+        ("c-other.yaml", &other),
+        ("d-service.yaml", service),
+        ("e-workloads.yaml", WORKLOADS),
+        ("mesh.yaml", &mesh),
+    ];
+    let index = index_of(&files);
+    let shop: Vec<String> = names(&index, "shop").iter().map(|name| name[..1].to_owned()).collect();
+    assert_eq!(shop, ["a", "b", "d", "e", "e", "e"]);
+    let snapshot = index.snapshot("shop").expect("a namespace with workloads");
+    let message = control::Snapshot::decode(snapshot.bytes.as_slice()).expect("readable");
+    assert_eq!(message.mesh.expect("the mesh configuration").text, mesh);
+    let slower = provider(2);
+    let edited = index_of(&[&files[..5], &[("mesh.yaml", slower.as_str())]].concat());
+    assert_ne!(revision(&index, "shop"), revision(&edited, "shop"), "another provider is another snapshot");
+}
+
+#[test]
 fn the_root_namespace_is_the_mesh_configurations() {
     let root = policy("security", "root");
     let files = [("root.yaml", root.as_str()), ("workloads.yaml", WORKLOADS)];

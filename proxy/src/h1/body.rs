@@ -80,6 +80,33 @@ impl Reader {
         self.state == State::Done
     }
 
+    /// What has to stand in front of the bytes not yet read, so that another reader reads the same message: `body` is
+    /// what this one has read of it, `trailers` what came with its end.
+    pub(crate) fn restored(&self, chunked: bool, body: &[u8], trailers: Option<&[u8]>) -> BytesMut {
+        if !chunked {
+            return BytesMut::from(body);
+        }
+        let mut out = BytesMut::with_capacity(body.len() + 64);
+        if !body.is_empty() {
+            super::encode::chunk_size(body.len(), &mut out);
+            out.extend_from_slice(body);
+            // After a chunk that was read whole, its own line end is still to come.
+            if self.state != State::ChunkEnd {
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+        match self.state {
+            State::Chunk(left) => super::encode::chunk_size(usize::try_from(left).unwrap_or(usize::MAX), &mut out),
+            State::Trailers => out.extend_from_slice(b"0\r\n"),
+            State::Done => {
+                out.extend_from_slice(b"0\r\n");
+                out.extend_from_slice(trailers.unwrap_or(b"\r\n"));
+            }
+            State::SizeLine | State::ChunkEnd | State::Length(_) | State::UntilClose => {}
+        }
+        out
+    }
+
     /// Looks at the front of `buf`, consuming framing bytes only.
     pub(crate) fn next(&mut self, buf: &mut BytesMut) -> Result<Piece, FramingError> {
         loop {
@@ -206,6 +233,49 @@ mod tests {
         }
         assert_eq!(all(Framing::Length(3), b"abcGET", 6).unwrap(), (b"abc".to_vec(), false, 3));
         assert_eq!(all(Framing::Length(0), b"", 1).unwrap(), (Vec::new(), false, 0));
+    }
+
+    /// Reads as far as `bytes` goes, puts back what was read, and reads all of it again.
+    fn again(framing: Framing, bytes: &[u8], rest: &[u8]) -> (Vec<u8>, bool) {
+        let (mut reader, mut buf) = (Reader::new(framing), BytesMut::from(bytes));
+        let (mut body, mut trailers) = (Vec::new(), None);
+        loop {
+            match reader.next(&mut buf).unwrap() {
+                Piece::Data(n) => {
+                    body.extend_from_slice(&buf.split_to(n));
+                    reader.took(n);
+                }
+                Piece::End(with) => {
+                    trailers = with;
+                    break;
+                }
+                Piece::Need => break,
+            }
+        }
+        let mut whole = reader.restored(framing == Framing::Chunked, &body, trailers.as_deref());
+        whole.extend_from_slice(&buf);
+        whole.extend_from_slice(rest);
+        let (body, trailers, left) = all(framing, &whole, whole.len()).unwrap();
+        assert_eq!(left, 3, "the next request stays: {whole:?}");
+        (body, trailers)
+    }
+
+    #[test]
+    fn what_was_read_can_be_read_again_at_every_split() {
+        let chunked = b"5;x=1\r\nhello\r\n1\r\n \r\n5\r\nworld\r\n0\r\nx: y\r\n\r\nGET";
+        let bare = b"5\r\nhello\r\n0\r\n\r\nGET";
+        for split in 0..=chunked.len() {
+            let (bytes, rest) = chunked.split_at(split);
+            assert_eq!(again(Framing::Chunked, bytes, rest), (b"hello world".to_vec(), true), "{split}");
+        }
+        for split in 0..=bare.len() {
+            let (bytes, rest) = bare.split_at(split);
+            assert_eq!(again(Framing::Chunked, bytes, rest), (b"hello".to_vec(), false), "{split}");
+        }
+        for split in 0..=8 {
+            let (bytes, rest) = b"helloGET".split_at(split);
+            assert_eq!(again(Framing::Length(5), bytes, rest), (b"hello".to_vec(), false), "{split}");
+        }
     }
 
     #[test]

@@ -1,17 +1,19 @@
 //! Heads as the next hop gets them: connection-scoped fields replaced by our own, identity fields set, the rest as sent.
 
 use bytes::BytesMut;
+use palisade_authz::provider::{Resolved, ResponseEdits};
 
 use super::body::Framing;
 use super::request::{Kind, RequestHead};
 use super::response::ResponseHead;
-
-/// What Envoy answers to a denied request, to the letter.
-pub(crate) const DENIED_BODY: &str = "RBAC: access denied";
+use crate::edits::Changes;
+use crate::headers;
+use crate::reply::Reply;
 
 /// What the forwarder decided about a request on its way out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outgoing<'a> {
+    pub(crate) method: &'a str,
     /// Origin-form target, normalised: what was decided is what is forwarded.
     pub(crate) target: &'a str,
     /// The one Host value that was decided on.
@@ -20,18 +22,26 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) xfcc: Option<&'a str>,
     /// The protocol to upgrade to.
     pub(crate) upgrade: Option<&'a [u8]>,
+    /// What the way through policy changed of the fields.
+    pub(crate) changes: Option<&'a Changes>,
 }
 
 /// Writes the request head for an HTTP/1.1 upstream.
 pub(crate) fn request(head: &RequestHead, out: &Outgoing<'_>, buf: &mut BytesMut) {
     buf.reserve(512);
-    put(buf, &[head.method().as_bytes(), b" ", out.target.as_bytes(), b" HTTP/1.1\r\nHost: ", out.host, b"\r\n"]);
+    put(buf, &[out.method.as_bytes(), b" ", out.target.as_bytes(), b" HTTP/1.1\r\nHost: ", out.host, b"\r\n"]);
     for field in &head.fields {
+        if out.changes.is_some_and(|changes| changes.withholds(head.at(&field.name))) {
+            continue;
+        }
         match field.kind {
             Kind::Plain | Kind::Expect => put(buf, &[head.at(&field.name), b": ", head.at(&field.value), b"\r\n"]),
             Kind::Te if mentions_trailers(head.at(&field.value)) => put(buf, &[b"TE: trailers\r\n"]),
             Kind::Te | Kind::Dropped | Kind::Hop | Kind::Host => {}
         }
+    }
+    for (name, value) in out.changes.map_or(&[][..], Changes::fields) {
+        put(buf, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
     }
     if let Some(xfcc) = out.xfcc {
         put(buf, &[b"X-Forwarded-Client-Cert: ", xfcc.as_bytes(), b"\r\n"]);
@@ -58,17 +68,25 @@ pub(crate) struct Sending {
     pub(crate) close: bool,
 }
 
-/// Writes a final response head for the client.
-pub(crate) fn response(head: &ResponseHead, sending: Sending, http10: bool, buf: &mut BytesMut) {
+/// Writes a final response head for the client, with the fields that a provider adds.
+pub(crate) fn response(
+    head: &ResponseHead,
+    sending: Sending,
+    http10: bool,
+    edits: Option<&ResponseEdits>,
+    buf: &mut BytesMut,
+) {
+    let edited = resolve(head, edits);
     status_line(head, buf);
     for (name, value) in &head.fields {
         let (name, value) = (head.at(name), head.at(value));
         // Content-Length stays: after HEAD or in 304 it describes a body that is not sent.
         let contradicts = sending.coding == Framing::Chunked && name.eq_ignore_ascii_case(b"content-length");
-        if !(is_hop(name) || contradicts) {
+        if !(is_hop(name) || contradicts || removes(&edited, name)) {
             put(buf, &[name, b": ", value, b"\r\n"]);
         }
     }
+    put_added(&edited, buf);
     if sending.coding == Framing::Chunked {
         put(buf, &[b"Transfer-Encoding: chunked\r\n"]);
     }
@@ -80,45 +98,80 @@ pub(crate) fn response(head: &ResponseHead, sending: Sending, http10: bool, buf:
     put(buf, &[b"\r\n"]);
 }
 
-/// Writes an interim response (100, 103, ..) or the 101 of an accepted upgrade.
-pub(crate) fn interim(head: &ResponseHead, upgrade: bool, buf: &mut BytesMut) {
+/// Asks the client for the body that it holds back until it knows that somebody wants it.
+pub(crate) fn go_on(buf: &mut BytesMut) {
+    put(buf, &[b"HTTP/1.1 100 Continue\r\n\r\n"]);
+}
+
+/// Writes the 101 of an accepted upgrade, with what a provider changes in it.
+pub(crate) fn switching(head: &ResponseHead, edits: Option<&ResponseEdits>, buf: &mut BytesMut) {
+    let edited = resolve(head, edits);
     status_line(head, buf);
+    put_interim(head, |name| !removes(&edited, name) && (name.eq_ignore_ascii_case(b"upgrade") || may_hint(name)), buf);
+    put_added(&edited, buf);
+    put(buf, &[b"Connection: Upgrade\r\n\r\n"]);
+}
+
+/// Writes an interim response (100, 103, ..).
+pub(crate) fn interim(head: &ResponseHead, buf: &mut BytesMut) {
+    status_line(head, buf);
+    put_interim(head, may_hint, buf);
+    put(buf, &[b"\r\n"]);
+}
+
+fn put_interim(head: &ResponseHead, passes: impl Fn(&[u8]) -> bool, buf: &mut BytesMut) {
     for (name, value) in &head.fields {
         let (name, value) = (head.at(name), head.at(value));
-        let kept_for_upgrade = upgrade && name.eq_ignore_ascii_case(b"upgrade");
-        if kept_for_upgrade || !(is_hop(name) || name.eq_ignore_ascii_case(b"content-length")) {
+        if passes(name) {
             put(buf, &[name, b": ", value, b"\r\n"]);
         }
     }
-    put(buf, &[if upgrade { b"Connection: Upgrade\r\n\r\n".as_slice() } else { b"\r\n" }]);
 }
 
-/// A response of our own.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Own<'a> {
-    pub(crate) status: u16,
-    pub(crate) content_type: &'a str,
-    /// Further complete field lines.
-    pub(crate) fields: &'a str,
-    pub(crate) body: &'a str,
+fn may_hint(name: &[u8]) -> bool {
+    !(is_hop(name) || name.eq_ignore_ascii_case(b"content-length"))
+}
+
+fn resolve<'a>(head: &ResponseHead, edits: Option<&'a ResponseEdits>) -> Resolved<'a> {
+    edits.map_or_else(Resolved::default, |edits| edits.resolve(&|name| head.values(name.as_bytes()).next().is_some()))
+}
+
+fn removes(edited: &Resolved<'_>, name: &[u8]) -> bool {
+    edited.remove.iter().any(|gone| name.eq_ignore_ascii_case(gone.as_bytes()))
+}
+
+fn put_added(edited: &Resolved<'_>, buf: &mut BytesMut) {
+    for (name, value) in edited.add.iter().filter(|(name, _)| !headers::is_framing(name)) {
+        put(buf, &[name.as_bytes(), b": ", value, b"\r\n"]);
+    }
+}
+
+/// How a response of our own is shaped for its caller.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Shape {
+    /// For a gRPC client.
+    pub(crate) grpc: bool,
+    /// The connection ends with it.
     pub(crate) close: bool,
     /// Answer to HEAD: the body is described, not sent.
     pub(crate) to_head: bool,
 }
 
 /// Writes a response of our own.
-pub(crate) fn own(own: &Own<'_>, buf: &mut BytesMut) {
-    let reason = http::StatusCode::from_u16(own.status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Unknown");
+pub(crate) fn reply(reply: &Reply, shape: Shape, buf: &mut BytesMut) {
+    let status = reply.seen(shape.grpc);
+    let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Unknown");
     let mut digits = [0u8; 20];
-    put(buf, &[b"HTTP/1.1 ", number(u64::from(own.status), &mut digits), b" ", reason.as_bytes(), b"\r\n"]);
-    put(buf, &[b"Content-Type: ", own.content_type.as_bytes(), b"\r\n", own.fields.as_bytes()]);
-    length(buf, own.body.len() as u64);
-    if own.close {
+    put(buf, &[b"HTTP/1.1 ", number(u64::from(status), &mut digits), b" ", reason.as_bytes(), b"\r\n"]);
+    reply.for_each(shape.grpc, |name, value| put(buf, &[name.as_bytes(), b": ", value, b"\r\n"]));
+    let body = reply.body(shape.grpc);
+    length(buf, body.len() as u64);
+    if shape.close {
         put(buf, &[b"Connection: close\r\n"]);
     }
     put(buf, &[b"\r\n"]);
-    if !own.to_head {
-        put(buf, &[own.body.as_bytes()]);
+    if !shape.to_head {
+        put(buf, &[&body]);
     }
 }
 
@@ -158,8 +211,9 @@ pub(crate) fn last_chunk(trailers: Option<&[u8]>, buf: &mut BytesMut) {
 pub(crate) fn may_trail(name: &str) -> bool {
     let n = name.as_bytes();
     !(is_hop(n)
-        || crate::headers::is_identity(name)
-        || [&b"host"[..], b"content-length", b"authorization", b"te"].iter().any(|f| n.eq_ignore_ascii_case(f)))
+        || headers::is_identity(name)
+        || headers::is_credential(name)
+        || [&b"host"[..], b"content-length", b"te"].iter().any(|f| n.eq_ignore_ascii_case(f)))
 }
 
 fn status_line(head: &ResponseHead, buf: &mut BytesMut) {
@@ -235,7 +289,11 @@ mod tests {
         )
         .unwrap();
         let mut buf = BytesMut::new();
-        request(&head, &Outgoing { target: "/b", host: b"h", xfcc: Some("By=us"), upgrade: None }, &mut buf);
+        request(
+            &head,
+            &Outgoing { method: "POST", target: "/b", host: b"h", xfcc: Some("By=us"), upgrade: None, changes: None },
+            &mut buf,
+        );
         assert_eq!(
             String::from_utf8_lossy(&buf),
             "POST /b HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nAccept: */*\r\nX-Forwarded-Client-Cert: By=us\r\nContent-Length: 3\r\n\r\n"

@@ -66,6 +66,11 @@ impl Exchange {
         }
     }
 
+    /// The same with the request's trailers sent on or not.
+    pub(crate) fn trailing(self, trailers: bool) -> Exchange {
+        Exchange { upload: self.upload.trailing(trailers), ..self }
+    }
+
     /// The request reached the upstream completely.
     pub(crate) fn upload_complete(&self) -> bool {
         self.upload_over && !self.upload_broken
@@ -169,7 +174,7 @@ impl Exchange {
                     if self.is_final(head)? {
                         return Poll::Ready(Ok(()));
                     }
-                    encode::interim(head, false, &mut client.wbuf);
+                    encode::interim(head, &mut client.wbuf);
                     continue;
                 }
             }

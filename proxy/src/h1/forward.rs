@@ -9,16 +9,17 @@ use super::body::Framing;
 use super::encode::{self, Outgoing, Sending};
 use super::exchange::{Exchange, ExchangeError};
 use super::relay::Relay;
-use super::request::RequestHead;
+use super::request::{RequestHead, is_idempotent};
 use super::response::{ResponseError, ResponseHead};
 use super::serve::Next;
 use super::view::Settled;
 use crate::certs::Alpn;
 use crate::connect::{self, ConnectError, Connected};
 use crate::endpoint::{Endpoint, InFlight};
-use crate::grant::{self, Grant};
+use crate::grant::{self, Grant, Terms};
 use crate::guard::{Cut, Guard};
 use crate::leg::Leg;
+use crate::reply::Reply;
 use crate::session::Session;
 
 /// Endpoints tried when connecting fails: nothing was sent yet, so that is always safe.
@@ -28,13 +29,8 @@ const CONNECT_TRIES: usize = 3;
 pub(crate) enum Forwarded {
     Next(Next),
     /// Nothing was answered yet: the caller answers this. `whole` says that the request's body is still unread.
-    Failed {
-        status: u16,
-        body: &'static str,
-        whole: bool,
-    },
-    /// Denied by a policy that came while it waited. Recorded.
-    Denied {
+    Answered {
+        reply: Reply,
         whole: bool,
     },
 }
@@ -54,15 +50,20 @@ pub(crate) struct Request<'a> {
     pub(crate) session: &'a Session,
     pub(crate) head: &'a RequestHead,
     pub(crate) settled: &'a Settled<'a>,
+    /// What authorization made of it.
+    pub(crate) terms: Option<&'a Arc<Terms>>,
+    /// Its trailers are forwarded.
+    pub(crate) trailers: bool,
 }
 
 impl Request<'_> {
     /// Forwards it. The grant is spent with the status that the caller sees.
     pub(crate) async fn forward(&self, client: &mut Leg, response: &mut ResponseHead, grant: Grant) -> Forwarded {
         let (session, ask) = (self.session, self.settled.ask());
+        let terms = self.terms();
         let mut denied = None;
         let mut denied_now = || {
-            denied = grant::denied_now(session, &ask);
+            denied = grant::denied_now(session, &ask, terms);
             denied.is_some()
         };
         let mut guard = Guard::new(&session.open.signal, &mut denied_now);
@@ -73,28 +74,39 @@ impl Request<'_> {
                 grant.spend(session, &ask, status);
                 let (next, cut) = self.answer(client, response, upstream, exchange, &mut guard).await;
                 if cut {
-                    grant::record_cut(session, &ask, denied, status);
+                    grant::record_cut(session, &ask, terms, denied, status);
                 }
                 Forwarded::Next(next)
             }
             Err(SendError::Exchange(ExchangeError::Cut(Cut::Denied))) => {
-                grant::record_denied(session, &ask, denied);
-                Forwarded::Denied { whole: exchange.body_untouched() }
+                let reply = grant::record_denied(session, &ask, terms, denied);
+                Forwarded::Answered { reply, whole: exchange.body_untouched() }
             }
-            Err(failure) => {
-                let (status, body) = failure.answer();
-                grant.spend(session, &ask, status);
-                if status == 0 {
-                    return Forwarded::Next(Next::Reset);
-                }
-                failure.note(session, body);
-                Forwarded::Failed { status, body, whole: exchange.body_untouched() }
-            }
+            Err(failure) => self.failed(&failure, grant, exchange.body_untouched()),
         }
     }
 
+    fn terms(&self) -> Option<&Terms> {
+        self.terms.map(Arc::as_ref)
+    }
+
+    /// There is no response, and the caller is told so, if it is still there.
+    fn failed(&self, failure: &SendError, grant: Grant, whole: bool) -> Forwarded {
+        let (session, ask) = (self.session, self.settled.ask());
+        let (status, body) = failure.answer();
+        if status == 0 {
+            grant.spend(session, &ask, status);
+            return Forwarded::Next(Next::Reset);
+        }
+        let reply = Reply::text(status, body).edited(grant::response_edits(self.terms()));
+        grant.spend(session, &ask, reply.seen(grant::is_grpc(self.settled)));
+        failure.note(session, body);
+        Forwarded::Answered { reply, whole }
+    }
+
     fn exchange(&self) -> Exchange {
-        Exchange::new(self.head.framing, self.head.method() == "HEAD", self.head.upgrade.is_some())
+        let exchange = Exchange::new(self.head.framing, self.head.method() == "HEAD", self.head.upgrade.is_some());
+        exchange.trailing(self.trailers)
     }
 
     /// Sends the request until a response head came, on a fresh connection if a pooled one turned out to be dead.
@@ -110,18 +122,18 @@ impl Request<'_> {
             return Err(SendError::Http2Only);
         }
         let endpoint = session.endpoint(None).ok_or(SendError::NoEndpoint)?;
-        let cautious = !head.idempotent() || head.framing != Framing::Length(0);
+        let outgoing = self.outgoing();
+        let idempotent = is_idempotent(outgoing.method);
+        let cautious = !idempotent || head.framing != Framing::Length(0);
         let mut upstream = acquire(session, endpoint, cautious).await?;
         loop {
-            encode::request(head, &self.outgoing(), &mut upstream.leg.wbuf);
+            encode::request(head, &outgoing, &mut upstream.leg.wbuf);
             match exchange.head(client, &mut upstream.leg, response, guard).await {
                 Ok(()) if response.status != 101 || self.agreed(response) => return Ok(upstream),
                 Ok(()) => return Err(ExchangeError::from(ResponseError("101 to another protocol")).into()),
                 // The server closed an idle connection while we took it: it read nothing of this request's body, and
                 // the request can be repeated by its method.
-                Err(ExchangeError::NoAnswer(_))
-                    if upstream.reused && head.idempotent() && exchange.body_untouched() =>
-                {
+                Err(ExchangeError::NoAnswer(_)) if upstream.reused && idempotent && exchange.body_untouched() => {
                     *exchange = self.exchange();
                     upstream = fresh(session, upstream.endpoint).await?;
                 }
@@ -139,9 +151,15 @@ impl Request<'_> {
     }
 
     fn outgoing(&self) -> Outgoing<'_> {
+        let changes = grant::changes(self.terms());
+        let method = changes.and_then(|changes| changes.method.as_ref()).map(|method| method.as_str());
+        let target = changes.and_then(|changes| changes.target.as_ref()).map(|target| target.as_str());
+        let host = changes.and_then(|changes| changes.host.as_ref()).map(|host| host.as_str());
         Outgoing {
-            target: self.settled.target.as_deref().unwrap_or("/"),
-            host: self.settled.host.unwrap_or_default().as_bytes(),
+            method: method.unwrap_or(self.head.method()),
+            target: target.or(self.settled.target.as_deref()).unwrap_or("/"),
+            changes,
+            host: host.unwrap_or(self.settled.host).as_bytes(),
             xfcc: self.settled.xfcc(),
             upgrade: self.head.upgrade.as_ref().map(|range| self.head.at(range)),
         }
@@ -156,12 +174,13 @@ impl Request<'_> {
         mut exchange: Exchange,
         guard: &mut Guard<'_>,
     ) -> (Next, bool) {
+        let edits = grant::response_edits(self.terms());
         if response.status == 101 {
-            encode::interim(response, true, &mut client.wbuf);
-            return (Next::Tunnel(Box::new(upstream.leg)), false);
+            encode::switching(response, edits, &mut client.wbuf);
+            return (Next::Tunnel(Box::new(upstream.leg), self.terms.cloned()), false);
         }
         let sending = self.sending(client, response, &exchange);
-        encode::response(response, sending, self.head.http10, &mut client.wbuf);
+        encode::response(response, sending, self.head.http10, edits, &mut client.wbuf);
         let mut download = Relay::new(response.framing, sending.coding);
         if let Err(error) = exchange.body(client, &mut upstream.leg, &mut download, guard).await {
             upstream.leg.io.reset();

@@ -28,6 +28,8 @@ pub(crate) enum RelayError {
 pub(crate) struct Relay {
     reader: Reader,
     coding: Framing,
+    /// Trailers are sent on.
+    trailers: bool,
     ended: bool,
 }
 
@@ -37,7 +39,12 @@ impl Relay {
         let reader = Reader::new(framing);
         // A body of length nought needs no terminator.
         let ended = reader.is_done();
-        Relay { reader, coding, ended }
+        Relay { reader, coding, trailers: true, ended }
+    }
+
+    /// The same with trailers sent on or not.
+    pub(crate) fn trailing(self, trailers: bool) -> Relay {
+        Relay { trailers, ..self }
     }
 
     /// Nothing was taken from the source.
@@ -55,7 +62,7 @@ impl Relay {
                 Piece::Data(n) => ready!(self.send(cx, n, from, to)).map_err(RelayError::Sink)?,
                 Piece::End(trailers) => {
                     if self.coding == Framing::Chunked {
-                        encode::last_chunk(trailers.as_deref(), &mut to.wbuf);
+                        encode::last_chunk(trailers.as_deref().filter(|_| self.trailers), &mut to.wbuf);
                     }
                     self.ended = true;
                 }

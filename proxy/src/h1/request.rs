@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use memchr::memmem;
+use palisade_authz::Headers;
 
 use super::body::Framing;
 
@@ -51,6 +52,11 @@ const METHODS: [&str; 34] = [
 /// Whether requests of that method are served at all.
 pub(crate) fn method_is_known(method: &str) -> bool {
     METHODS.contains(&method)
+}
+
+/// Whether sending it twice is the same as sending it once (RFC 9110, 9.2.2).
+pub(crate) fn is_idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
 }
 
 /// Whether more bytes can make a request that we serve out of these: a method, or a part of one, after white space.
@@ -180,11 +186,6 @@ impl RequestHead {
         self.fields.iter().find(|field| field.kind == Kind::Host).map(|field| self.at(&field.value))
     }
 
-    /// Whether sending it twice is the same as sending it once (RFC 9110, 9.2.2).
-    pub(crate) fn idempotent(&self) -> bool {
-        matches!(self.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
-    }
-
     fn judge(&mut self) -> Result<(), HeadError> {
         if !method_is_known(self.method()) {
             return Err(bad("method"));
@@ -195,6 +196,11 @@ impl RequestHead {
         self.upgrade = None;
         self.expects_continue = false;
         self.judge_connection();
+        // One decides what a connection becomes, and what it carries until then is a body: who means both means to be
+        // read in two ways.
+        if self.upgrade.is_some() && self.framing != Framing::Length(0) {
+            return Err(bad("upgrade-with-body"));
+        }
         for field in &self.fields {
             if field.kind == Kind::Expect {
                 if !self.at(&field.value).eq_ignore_ascii_case(b"100-continue") {
@@ -277,6 +283,12 @@ impl RequestHead {
         let mut fields = self.fields.iter().filter(|field| self.at(&field.name).eq_ignore_ascii_case(b"upgrade"));
         let field = fields.next()?;
         (fields.next().is_none() && is_tunnel_protocol(self.at(&field.value))).then(|| field.value.clone())
+    }
+}
+
+impl Headers for RequestHead {
+    fn for_each(&self, name: &str, f: &mut dyn FnMut(&[u8])) {
+        self.values(name).for_each(f);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
@@ -11,16 +12,18 @@ use palisade_policies::PathNormalization;
 use tokio::time::{Instant, sleep_until};
 
 use super::body::{Framing, Piece, Reader};
-use super::encode::{self, Own};
+use super::early::Early;
+use super::encode::{self, Shape};
 use super::forward::{Forwarded, Request};
 use super::request::{HeadError, RequestHead, head_end, leading_blank};
 use super::response::ResponseHead;
 use super::view::Settled;
-use crate::grant::{self, Refused};
+use crate::grant::{self, Refused, Terms};
 use crate::guard::Guard;
 use crate::leg::Leg;
 use crate::live::{CUT, DRAIN};
 use crate::metrics::Outcome;
+use crate::reply::Reply;
 use crate::session::Session;
 use crate::tunnel;
 
@@ -37,8 +40,8 @@ pub(crate) enum Next {
     Close,
     /// Nothing may look complete: reset.
     Reset,
-    /// The connection became a tunnel to this upstream.
-    Tunnel(Box<Leg>),
+    /// The connection became a tunnel to this upstream, on these terms.
+    Tunnel(Box<Leg>, Option<Arc<Terms>>),
 }
 
 /// Buffers that go from request to request.
@@ -81,7 +84,7 @@ pub(crate) async fn serve(session: &Session, mut leg: Leg) {
                 leg.io.reset();
                 return session.record_strict_cut();
             }
-            Next::Tunnel(upstream) => return upgraded(session, leg, *upstream, &heads).await,
+            Next::Tunnel(upstream, terms) => return upgraded(session, leg, *upstream, &heads, terms.as_deref()).await,
         }
     }
     session.record_strict_cut();
@@ -166,58 +169,46 @@ async fn turn(session: &Session, leg: &mut Leg, heads: &mut Heads) -> Next {
         }
     };
     let ask = settled.ask();
-    match grant::http(session, snapshot, &ask).await {
+    let caller = Early::new(&session.open.signal, leg, head);
+    let granted = grant::http(session, snapshot, &ask, &caller).await;
+    caller.put_back();
+    match granted {
         Ok(grant) if ask.target.is_none() => {
             grant.spend(session, &ask, 405);
-            refuse(session, leg, head, &plain(405, "CONNECT is not served here"), true).await
+            refuse(session, leg, head, &Reply::text(405, "CONNECT is not served here"), true).await
         }
         Ok(grant) => {
-            match (Request { session, head, settled: &settled }).forward(leg, &mut heads.response, grant).await {
+            let terms = grant.terms.clone();
+            let (terms, trailers) = (terms.as_ref(), grant.trailers());
+            let request = Request { session, head, settled: &settled, terms, trailers };
+            match request.forward(leg, &mut heads.response, grant).await {
                 Forwarded::Next(next) => next,
-                Forwarded::Failed { status, body, whole } => {
-                    refuse(session, leg, head, &plain(status, body), whole).await
-                }
-                Forwarded::Denied { whole } => refuse(session, leg, head, &denial(&ask), whole).await,
+                Forwarded::Answered { reply, whole } => refuse(session, leg, head, &reply, whole).await,
             }
         }
-        Err(Refused::Denied) => {
-            let own = denial(&ask);
-            session.core.metrics.request(session.direction(), Outcome::Deny, own.status);
-            refuse(session, leg, head, &own, true).await
-        }
-        Err(Refused::NoSnapshot) => {
-            session.core.metrics.request(session.direction(), Outcome::Refused, 503);
-            refuse(session, leg, head, &plain(503, "no-snapshot: the proxy has no policy yet"), true).await
-        }
+        Err(Refused::Denied(reply)) => refuse(session, leg, head, &reply, true).await,
+        Err(Refused::NoSnapshot) => refuse(session, leg, head, &grant::no_snapshot(), true).await,
+        Err(Refused::Malformed) => refuse(session, leg, head, &Reply::text(400, "request-body"), false).await,
+        Err(Refused::Late) => refuse(session, leg, head, &grant::late(), false).await,
+        Err(Refused::Gone) => Next::Reset,
     }
-}
-
-fn plain(status: u16, body: &str) -> Own<'_> {
-    Own { status, content_type: "text/plain", fields: "", body, close: false, to_head: false }
-}
-
-/// What Envoy answers, to the letter; inside HTTP 200 for gRPC.
-fn denial(ask: &crate::party::Ask<'_>) -> Own<'static> {
-    if grant::is_grpc(ask) {
-        let fields = "grpc-status: 7\r\ngrpc-message: RBAC: access denied\r\n";
-        return Own { status: 200, content_type: "application/grpc", fields, body: "", close: false, to_head: false };
-    }
-    plain(403, encode::DENIED_BODY)
 }
 
 /// Answers a head that is not served. Its body is not understood, so the connection ends.
 fn refuse_head(session: &Session, leg: &mut Leg, error: HeadError) {
     tracing::debug!(reason = error.reason, status = error.status, "request refused");
     session.core.metrics.request(session.direction(), Outcome::Refused, error.status);
-    encode::own(&Own { close: true, ..plain(error.status, error.reason) }, &mut leg.wbuf);
+    let shape = Shape { close: true, ..Shape::default() };
+    encode::reply(&Reply::text(error.status, error.reason), shape, &mut leg.wbuf);
 }
 
 /// Answers in place of the upstream. A small body that nobody began to read (`whole`) is read to keep the connection;
 /// otherwise nobody knows where the next request begins.
-async fn refuse(session: &Session, leg: &mut Leg, head: &RequestHead, own: &Own<'_>, whole: bool) -> Next {
+async fn refuse(session: &Session, leg: &mut Leg, head: &RequestHead, reply: &Reply, whole: bool) -> Next {
     let discarded = whole && !head.expects_continue && discard(leg, head.framing).await;
     let keep = discarded && head.keep_alive && !leg.eof && head.upgrade.is_none() && !session.is_ending();
-    encode::own(&Own { close: !keep, to_head: head.method() == "HEAD", ..*own }, &mut leg.wbuf);
+    let shape = Shape { grpc: grant::is_grpc(head), close: !keep, to_head: head.method() == "HEAD" };
+    encode::reply(reply, shape, &mut leg.wbuf);
     match leg.flush().await {
         Ok(()) if keep => Next::Again,
         Ok(()) => Next::Close,
@@ -253,7 +244,7 @@ async fn discard(leg: &mut Leg, framing: Framing) -> bool {
 }
 
 /// Carries an upgraded connection. It was decided as the request it began as, and is judged again as that.
-async fn upgraded(session: &Session, mut leg: Leg, upstream: Leg, heads: &Heads) {
+async fn upgraded(session: &Session, mut leg: Leg, upstream: Leg, heads: &Heads, terms: Option<&Terms>) {
     if leg.flush().await.is_err() {
         return upstream.io.reset();
     }
@@ -261,14 +252,14 @@ async fn upgraded(session: &Session, mut leg: Leg, upstream: Leg, heads: &Heads)
     let ask = settled.ask();
     let mut denied = None;
     let mut denied_now = || {
-        denied = grant::denied_now(session, &ask);
+        denied = grant::denied_now(session, &ask, terms);
         denied.is_some()
     };
     let mut guard = Guard::new(&session.open.signal, &mut denied_now);
     let (end, carried) = tunnel::run(leg, upstream, None, &mut guard).await;
     session.core.metrics.carried(session.direction(), carried);
     match end {
-        tunnel::End::Cut(crate::guard::Cut::Denied) => grant::record_cut(session, &ask, denied, 101),
+        tunnel::End::Cut(crate::guard::Cut::Denied) => grant::record_cut(session, &ask, terms, denied, 101),
         tunnel::End::Cut(crate::guard::Cut::Told) => session.record_strict_cut(),
         tunnel::End::Finished | tunnel::End::Reset(_) | tunnel::End::Http(_) => {}
     }

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use palisade_authz::{Headers, normalize};
 use palisade_policies::PathNormalization;
 
-use super::request::{HeadError, RequestHead, authority_is_plain};
+use super::request::{HeadError, Kind, RequestHead, authority_is_plain};
 use crate::headers::XFCC;
-use crate::party::Ask;
+use crate::party::{Ask, Fields};
 
 /// Target and host of a request, settled.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(crate) struct Settled<'a> {
     /// Origin-form; none for CONNECT.
     pub(crate) target: Option<Cow<'a, str>>,
     /// The one host decided on and forwarded.
-    pub(crate) host: Option<&'a str>,
+    pub(crate) host: &'a str,
     xfcc: Option<&'a str>,
     scheme: &'a str,
 }
@@ -36,7 +36,7 @@ impl<'a> Settled<'a> {
         let raw = std::str::from_utf8(head.target()).map_err(|_| bad("target-not-utf8"))?;
         let host = head.host().map(std::str::from_utf8).transpose().map_err(|_| bad("ambiguous-host"))?;
         if head.method() == "CONNECT" {
-            return Ok(Settled { head, target: None, host: Some(raw), xfcc, scheme });
+            return Ok(Settled { head, target: None, host: raw, xfcc, scheme });
         }
         let (origin, host) = match absolute(raw) {
             Some((authority, path)) if authority_is_plain(authority.as_bytes()) && !authority.is_empty() => {
@@ -45,6 +45,8 @@ impl<'a> Settled<'a> {
             Some(_) => return Err(bad("ambiguous-host")),
             None => (raw, host),
         };
+        // HTTP/1.0 knows no Host, but the application would get one: none that policy did not see.
+        let host = host.ok_or(bad("missing-host"))?;
         if !origin.starts_with('/') && !origin.is_empty() {
             let status = if origin == "*" { 404 } else { 400 };
             return Err(HeadError { status, reason: "target-form" });
@@ -67,8 +69,9 @@ impl<'a> Settled<'a> {
         Ask {
             method: self.head.method(),
             target: self.target.as_deref(),
-            host: self.host,
+            host: Some(self.host),
             scheme: self.scheme,
+            version: if self.head.http10 { "HTTP/1.0" } else { "HTTP/1.1" },
             headers: self,
         }
     }
@@ -89,9 +92,22 @@ impl Headers for Settled<'_> {
         if name == XFCC {
             self.xfcc.map(str::as_bytes).map(f);
         } else if name == "host" {
-            self.host.map(str::as_bytes).map(f);
+            f(self.host.as_bytes());
         } else {
             self.head.values(name).for_each(f);
+        }
+    }
+}
+
+impl Fields for Settled<'_> {
+    fn every(&self, f: &mut dyn FnMut(&str, &[u8])) {
+        for field in self.head.fields.iter().filter(|field| !matches!(field.kind, Kind::Dropped | Kind::Host)) {
+            if let Ok(name) = std::str::from_utf8(self.head.at(&field.name)) {
+                f(name, self.head.at(&field.value));
+            }
+        }
+        if let Some(xfcc) = self.xfcc {
+            f(XFCC, xfcc.as_bytes());
         }
     }
 }
@@ -111,12 +127,13 @@ mod tests {
         for (line, host, target) in [
             ("GET /x/../%61dmin?q=%61 HTTP/1.1", "h", Some("/admin?q=%61")),
             ("GET http://other:81/a HTTP/1.1", "other:81", Some("/a")),
+            ("GET http://other:81/a HTTP/1.0", "other:81", Some("/a")),
             ("GET HTTP://other HTTP/1.1", "other", Some("/")),
             ("CONNECT db:5432 HTTP/1.1", "db:5432", None),
         ] {
             settled(&format!("{line}\r\nHost: h\r\n\r\n"), |s| {
                 let s = s.unwrap();
-                assert_eq!((s.host, s.target.as_deref()), (Some(host), target), "{line}");
+                assert_eq!((s.host, s.target.as_deref()), (host, target), "{line}");
             });
         }
         for (line, status) in [
@@ -127,6 +144,21 @@ mod tests {
             ("GET /a%00b HTTP/1.1", 400),
         ] {
             settled(&format!("{line}\r\nHost: h\r\n\r\n"), |s| assert_eq!(s.unwrap_err().status, status, "{line}"));
+        }
+    }
+
+    #[test]
+    fn nobody_gets_a_host_that_was_not_decided_on() {
+        for (request, host) in [
+            ("GET / HTTP/1.0\r\n\r\n", None),
+            ("GET /a://b HTTP/1.0\r\n\r\n", None),
+            ("GET http://other/ HTTP/1.0\r\n\r\n", Some("other")),
+            ("GET / HTTP/1.0\r\nHost:\r\n\r\n", Some("")),
+        ] {
+            settled(request, |s| match host {
+                Some(host) => assert_eq!(s.unwrap().host, host, "{request}"),
+                None => assert_eq!(s.unwrap_err(), bad("missing-host"), "{request}"),
+            });
         }
     }
 

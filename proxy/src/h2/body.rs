@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 
 use super::Shared;
 use super::request::Owned;
-use crate::grant;
+use crate::grant::{self, Terms};
 use crate::live::{CUT, Open, REJUDGE};
 
 /// Why a relayed body breaks off: the stream is reset.
@@ -27,7 +27,8 @@ pub(crate) enum BodyError {
 /// A response body.
 pub(crate) enum Body {
     Empty,
-    Text(&'static str),
+    /// Our own words.
+    Whole(Bytes),
     /// Complete already, or not ours to watch.
     Plain(Incoming),
     Watched(Box<Watched>),
@@ -37,15 +38,22 @@ pub(crate) enum Body {
 pub(crate) struct Watched {
     shared: Arc<Shared>,
     owned: Owned,
+    terms: Option<Arc<Terms>>,
     inner: Incoming,
     open: Open,
 }
 
 impl Watched {
     /// Watches `inner` where there is policy to watch for. `open` was registered before the request was decided.
-    pub(super) fn body(shared: Arc<Shared>, owned: Owned, inner: Incoming, open: Option<Open>) -> Body {
+    pub(super) fn body(
+        shared: Arc<Shared>,
+        owned: Owned,
+        terms: Option<Arc<Terms>>,
+        inner: Incoming,
+        open: Option<Open>,
+    ) -> Body {
         match open {
-            Some(open) => Body::Watched(Box::new(Watched { shared, owned, inner, open })),
+            Some(open) => Body::Watched(Box::new(Watched { shared, owned, terms, inner, open })),
             None => Body::Plain(inner),
         }
     }
@@ -58,8 +66,9 @@ impl Watched {
         if flags & REJUDGE == 0 || !self.open.signal.take_rejudge() {
             return None;
         }
-        let denied = grant::denied_now(&self.shared.session, &self.owned.ask())?;
-        grant::record_cut(&self.shared.session, &self.owned.ask(), Some(denied), 200);
+        let (session, terms) = (&self.shared.session, self.terms.as_deref());
+        let denied = grant::denied_now(session, &self.owned.ask(), terms)?;
+        grant::record_cut(session, &self.owned.ask(), terms, Some(denied), 200);
         Some(BodyError::Denied)
     }
 }
@@ -71,9 +80,9 @@ impl HttpBody for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Body::Empty => Poll::Ready(None),
-            body @ Body::Text(_) => {
-                let Body::Text(text) = std::mem::replace(body, Body::Empty) else { return Poll::Ready(None) };
-                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(text.as_bytes())))))
+            body @ Body::Whole(_) => {
+                let Body::Whole(whole) = std::mem::replace(body, Body::Empty) else { return Poll::Ready(None) };
+                Poll::Ready(Some(Ok(Frame::data(whole))))
             }
             Body::Plain(inner) => Pin::new(inner).poll_frame(cx).map_err(BodyError::Upstream),
             Body::Watched(watched) => match watched.poll_cut(cx) {
@@ -86,7 +95,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Empty => true,
-            Body::Text(_) => false,
+            Body::Whole(_) => false,
             Body::Plain(inner) => inner.is_end_stream(),
             Body::Watched(watched) => watched.inner.is_end_stream(),
         }
@@ -95,7 +104,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Empty => SizeHint::with_exact(0),
-            Body::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Body::Whole(whole) => SizeHint::with_exact(whole.len() as u64),
             Body::Plain(inner) => inner.size_hint(),
             Body::Watched(watched) => watched.inner.size_hint(),
         }

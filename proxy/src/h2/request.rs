@@ -2,14 +2,15 @@
 
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use palisade_authz::{Headers, normalize};
 
 use super::upload::Upload;
+use crate::edits::Changes;
 use crate::h1::request::{authority_is_plain, method_is_known};
 use crate::headers::{self, XFCC};
-use crate::party::Ask;
+use crate::party::{Ask, Fields};
 use crate::session::Session;
 use crate::snapshot::ProxySnapshot;
 
@@ -60,24 +61,30 @@ impl Owned {
             target: self.target.as_ref().map(PathAndQuery::as_str),
             host: Some(self.host.as_str()),
             scheme: self.parts.uri.scheme_str().unwrap_or("http"),
+            version: "HTTP/2",
             headers: self,
         }
     }
 
-    /// The request for the next hop.
-    pub(super) fn outgoing(&self, body: Incoming, http1: bool, tls: bool) -> Request<Upload> {
-        let mut request = Request::new(Upload(body));
-        *request.method_mut() = self.parts.method.clone();
+    /// The request for the next hop, as authorization changed it.
+    pub(super) fn outgoing(&self, body: Upload, changes: Option<&Changes>, http1: bool, tls: bool) -> Request<Upload> {
+        let mut request = Request::new(body);
+        *request.method_mut() = changes.and_then(|c| c.method.as_ref()).unwrap_or(&self.parts.method).clone();
         *request.headers_mut() = self.parts.headers.clone();
-        let path = self.target.clone().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        if let Some(changes) = changes {
+            edit(request.headers_mut(), changes);
+        }
+        let path = changes.and_then(|c| c.target.as_ref()).or(self.target.as_ref()).cloned();
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let host = changes.and_then(|c| c.host.as_ref()).unwrap_or(&self.host);
         if http1 {
-            if let Ok(host) = HeaderValue::from_str(self.host.as_str()) {
+            if let Ok(host) = HeaderValue::from_str(host.as_str()) {
                 request.headers_mut().insert(header::HOST, host);
             }
             *request.uri_mut() = Uri::from(path);
         } else {
             let scheme = if tls { Scheme::HTTPS } else { Scheme::HTTP };
-            let uri = Uri::builder().scheme(scheme).authority(self.host.clone()).path_and_query(path).build();
+            let uri = Uri::builder().scheme(scheme).authority(host.clone()).path_and_query(path).build();
             *request.uri_mut() = uri.unwrap_or_default();
             *request.version_mut() = http::Version::HTTP_2;
         }
@@ -91,6 +98,22 @@ impl Headers for Owned {
             return f(self.host.as_str().as_bytes());
         }
         self.parts.headers.get_all(name).iter().for_each(|value| f(value.as_bytes()));
+    }
+}
+
+impl Fields for Owned {
+    fn every(&self, f: &mut dyn FnMut(&str, &[u8])) {
+        self.parts.headers.iter().for_each(|(name, value)| f(name.as_str(), value.as_bytes()));
+    }
+}
+
+fn edit(headers: &mut HeaderMap, changes: &Changes) {
+    let withheld: Vec<_> = headers.keys().filter(|name| changes.withholds(name.as_str().as_bytes())).cloned().collect();
+    for name in withheld {
+        headers.remove(name);
+    }
+    for (name, value) in changes.fields() {
+        headers.append(name.clone(), value.clone());
     }
 }
 

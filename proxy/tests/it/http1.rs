@@ -1,5 +1,6 @@
 //! HTTP/1.1 inbound: decided, sanitised, normalised, answered.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use palisade_authz::Verdict;
@@ -169,6 +170,22 @@ async fn connect_is_decided_without_a_path_and_never_served() {
     assert_eq!(answer.status, 405);
     let record = &world.records.wait(1).await[0];
     assert_eq!(record.facts.http.as_ref().unwrap().path, None);
+}
+
+/// HTTP/1.0 knows no Host, but the application would get an empty one that policies had not seen.
+#[tokio::test]
+async fn no_host_is_made_up_for_http_1_0() {
+    let deny = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: hosts, namespace: shop}\n\
+                spec:\n  action: DENY\n  rules:\n  - to: [{operation: {hosts: ['*']}}]\n";
+    let (app, world, _cast) = world(deny).await;
+    for (request, status) in [
+        ("GET /h HTTP/1.0\r\n\r\n", 400),
+        ("GET /h HTTP/1.0\r\nHost:\r\n\r\n", 403),
+        ("GET http://a/h HTTP/1.0\r\n\r\n", 403),
+    ] {
+        assert_eq!(plain(world.address()).await.ask(request).await.status, status, "{request}");
+    }
+    assert_eq!(app.connections.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]

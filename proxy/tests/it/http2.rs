@@ -17,10 +17,10 @@ use crate::app::App;
 use crate::client::mtls;
 use crate::world::{CLOSED, Cast, OPEN, WEB_READS, World, inbound_to};
 
-type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
+pub(crate) type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
 
 /// Answers with the request's target, headers and body; `/stream` with a body that never ends.
-async fn app() -> App {
+pub(crate) async fn app() -> App {
     App::of(|tcp| async move {
         let service = hyper::service::service_fn(|request: Request<Incoming>| async move {
             if request.uri().path() == "/stream" {
@@ -44,7 +44,7 @@ async fn app() -> App {
     .await
 }
 
-async fn client(world: &World, cast: &Cast, account: &str) -> SendRequest<Body> {
+pub(crate) async fn client(world: &World, cast: &Cast, account: &str) -> SendRequest<Body> {
     let identity = cast.authority.identity("shop", account, 3600, &[]);
     let tls = mtls(world.address(), &identity, &[b"istio-h2", b"istio", b"h2"]).await.unwrap();
     let (sender, connection) =
@@ -53,11 +53,11 @@ async fn client(world: &World, cast: &Cast, account: &str) -> SendRequest<Body> 
     sender
 }
 
-fn request(method: &str, path: &str) -> http::request::Builder {
+pub(crate) fn request(method: &str, path: &str) -> http::request::Builder {
     Request::builder().method(method).uri(format!("https://cart{path}"))
 }
 
-fn nothing() -> Body {
+pub(crate) fn nothing() -> Body {
     Empty::new().boxed()
 }
 
@@ -204,10 +204,15 @@ async fn trailers_say_nothing_about_who_calls() {
     for name in ["x-forwarded-client-cert", "x_forwarded_client_cert", "l5d-client-id", "authorization", "x-sum"] {
         trailers.insert(name, http::HeaderValue::from_static("said"));
     }
-    let frames = [Ok(Frame::data(Bytes::from_static(b"body"))), Ok(Frame::trailers(trailers))];
-    let body = StreamBody::new(tokio_stream::iter(frames)).boxed();
-    let (status, seen) = text(web.send_request(request("POST", "/").body(body).unwrap()).await.unwrap()).await;
-    assert_eq!((status.as_u16(), seen.as_str()), (200, "Some({\"x-sum\": \"said\"})"));
+    let reads = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: sums, namespace: shop}\n\
+                 spec:\n  action: DENY\n  rules:\n  - when: [{key: 'request.headers[x-sum]', values: ['*']}]\n";
+    for (policies, expected) in [(OPEN, "Some({\"x-sum\": \"said\"})"), (reads, "None")] {
+        world.switch(policies, None).await;
+        let frames = [Ok(Frame::data(Bytes::from_static(b"body"))), Ok(Frame::trailers(trailers.clone()))];
+        let body = StreamBody::new(tokio_stream::iter(frames)).boxed();
+        let (status, seen) = text(web.send_request(request("POST", "/").body(body).unwrap()).await.unwrap()).await;
+        assert_eq!((status.as_u16(), seen.as_str()), (200, expected));
+    }
 }
 
 #[tokio::test]

@@ -52,6 +52,17 @@ async fn a_reset_stays_a_reset() {
     assert_eq!(client.rest().await, Err(std::io::ErrorKind::ConnectionReset));
 }
 
+/// Trap 43, answered more strictly: Envoy lets the banner out and closes when the client speaks.
+#[tokio::test]
+async fn who_is_denied_does_not_even_hear_a_server_that_speaks_first() {
+    let app = App::of(|mut tcp| async move { tcp.write_all(b"220 ready\r\n").await }).await;
+    let world = World::start(&inbound_to(app.address, Some(AppProtocol::Tcp)), Cast::new().cart(), Some(CLOSED));
+    let mut client = plain(world.address()).await;
+    assert_eq!(client.rest().await, Err(std::io::ErrorKind::ConnectionReset));
+    assert_eq!(app.connections.load(std::sync::atomic::Ordering::Relaxed), 0);
+    assert_eq!(world.records.wait(1).await[0].verdict, Verdict::Deny);
+}
+
 #[tokio::test]
 async fn a_server_that_speaks_first_is_heard_at_once() {
     let app = App::of(|mut tcp| async move {

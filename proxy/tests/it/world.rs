@@ -103,9 +103,19 @@ pub(crate) fn outbound_to(host: &str, port: u16) -> ProxyConfig {
 impl World {
     /// Starts a proxy with these policies; none means that no snapshot came yet.
     pub(crate) fn start(config: &ProxyConfig, source: Arc<Source>, policies: Option<&str>) -> World {
+        World::start_meshed(config, source, policies, None)
+    }
+
+    /// The same with a mesh configuration.
+    pub(crate) fn start_meshed(
+        config: &ProxyConfig,
+        source: Arc<Source>,
+        policies: Option<&str>,
+        mesh: Option<&str>,
+    ) -> World {
         let snapshots = Snapshots::new(config);
         if let Some(text) = policies {
-            snapshots.apply(&raw(text)).unwrap();
+            snapshots.apply(&raw(text, mesh)).unwrap();
         }
         let (records, mut registry) = (Arc::new(Records::default()), Registry::default());
         let proxy = Proxy::new(
@@ -129,7 +139,23 @@ impl World {
 
     /// New policies.
     pub(crate) fn apply(&self, policies: &str) {
-        self.snapshots.apply(&raw(policies)).unwrap();
+        self.apply_meshed(policies, None);
+    }
+
+    /// New policies and a new mesh configuration.
+    fn apply_meshed(&self, policies: &str, mesh: Option<&str>) {
+        self.snapshots.apply(&raw(policies, mesh)).unwrap();
+    }
+
+    /// The same; returns when they are in use.
+    pub(crate) async fn switch(&self, policies: &str, mesh: Option<&str>) {
+        self.apply_meshed(policies, mesh);
+        let expected = raw(policies, mesh).revision;
+        until("the revision to be in use", || {
+            let revision = self.status.status()["revision"].clone();
+            if revision == expected.as_str() { Ok(()) } else { Err(revision.to_string()) }
+        })
+        .await;
     }
 
     /// What the metrics endpoint would show.
@@ -152,8 +178,9 @@ impl Drop for World {
     }
 }
 
-fn raw(text: &str) -> RawSnapshot {
-    RawSnapshot::new(vec![SourceText { file: "policies.yaml".into(), first_line: 1, text: text.into() }], None)
+fn raw(text: &str, mesh: Option<&str>) -> RawSnapshot {
+    let source = |file: &str, text: &str| SourceText { file: file.into(), first_line: 1, text: text.into() };
+    RawSnapshot::new(vec![source("policies.yaml", text)], mesh.map(|mesh| source("mesh.yaml", mesh)))
 }
 
 /// A trust domain with the usual cast.
