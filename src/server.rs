@@ -1,6 +1,10 @@
-//! `palisade server`: CA, policy distribution and audit ingest on one TLS port, administration on a Unix socket.
+//! `palisade server`: CA, policy distribution and audit ingest on one TLS port, administration on a Unix socket, and the
+//! authorization service for enforcers that are not ours.
 
 mod admin;
+mod authz;
+mod mutual;
+mod record;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,10 +17,12 @@ use palisade_ca::{Authority, CaConfig, CaService};
 use palisade_control::{Control, ControlConfig};
 use palisade_identity::TrustDomain;
 use palisade_policies::{MeshConfig, read_paths};
+use palisade_wire::Caller;
 use palisade_wire::admin::admin_server::AdminServer;
 use palisade_wire::serve::{self, Limits, ServerTls, UnixSocket};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::service::Routes;
 
 use crate::exit::{self, Exit};
@@ -50,6 +56,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     max_leaf_ttl: humantime::Duration,
     #[command(flatten)]
+    authz: authz::AuthzOptions,
+    #[command(flatten)]
     log: LogOptions,
 }
 
@@ -70,34 +78,56 @@ async fn serve(options: &Options) -> Result<()> {
     runtime::on_signal(&shutdown)?;
     let (mut registry, health) = (Registry::default(), Health::default());
     let mut tasks = Supervisor::new(shutdown.clone());
-    let parts = parts(options, &mut registry, &shutdown).await?;
+    let parts = parts(options, &mut registry).await?;
     health.require("certificate authority", parts.authority.ready());
     health.require("configuration", parts.control.handle().ready());
     let bound = Bound::open(options).await?;
+    let ground = authz::Ground {
+        data_dir: data,
+        ingest: bound.admin.path(),
+        authority: &parts.authority,
+        states: parts.control.handle().states(),
+    };
+    let authorization = authz::Authorization::open(&options.authz, ground, &mut registry).await?;
     let mut addresses = Addresses::default();
     addresses.note("grpc", bound.grpc.local_addr()?);
     addresses.note("metrics", bound.metrics.local_addr()?);
-    let pages = Arc::new(Pages::new(health, registry));
+    authorization.note(&mut addresses)?;
+    let pages = Arc::new(Pages::new(health, registry).with_more(authorization.record_metrics()));
     tasks.spawn("metrics", runtime::serve(bound.metrics, pages, shutdown.clone()));
-    let admin = admin::AdminService {
-        audit: AdminAudit::new(parts.store.clone()),
-        authority: Arc::clone(&parts.authority),
-        closing: shutdown.clone(),
-    };
-    let admin = Routes::new(AdminServer::new(admin));
-    tasks.spawn_quiet("administration", serve::unix(bound.admin, admin, Limits::default(), shutdown.clone()));
-    let routes = Routes::new(CaService::new(Arc::clone(&parts.authority)).into_server())
-        .add_service(parts.control.handle().service())
-        .add_service(parts.ingest.into_server());
-    let tls: Arc<dyn ServerTls> = Arc::clone(&parts.authority) as Arc<dyn ServerTls>;
-    tasks.spawn_quiet("grpc", serve::tls(bound.grpc, tls, routes, Limits::default(), shutdown.clone()));
-    tasks.spawn_quiet("certificate authority", parts.authority.run(shutdown.clone()));
-    tasks.spawn_quiet("control plane", parts.control.run(shutdown));
+    // The administration socket also takes the authorization service's events, and so it ends after that.
+    let last = CancellationToken::new();
+    authorization.run(&mut tasks, &shutdown, last.clone());
+    start(parts, (bound.grpc, bound.admin), &mut tasks, (shutdown, last));
     addresses.write(data)?;
     tracing::info!(addresses = %Addresses::path(data).display(), "the server is up");
     let waited = tasks.wait().await;
     Addresses::clear(data);
     waited
+}
+
+/// Starts the control plane's own services. `last` ends what others still need while they end.
+fn start(
+    parts: Parts,
+    (grpc, admin): (tokio::net::TcpListener, UnixSocket),
+    tasks: &mut Supervisor,
+    (shutdown, last): (CancellationToken, CancellationToken),
+) {
+    let operator = admin::AdminService {
+        audit: AdminAudit::new(parts.store.clone()),
+        authority: Arc::clone(&parts.authority),
+        closing: shutdown.clone(),
+    };
+    let own = parts.ingest.clone().until(last.clone());
+    let operator = Routes::new(AdminServer::new(operator)).add_service(own.into_server());
+    tasks.spawn_quiet("administration", serve::unix(admin, operator, Limits::default(), last));
+    let routes = Routes::new(CaService::new(Arc::clone(&parts.authority)).into_server())
+        .add_service(parts.control.handle().service())
+        .add_service(parts.ingest.until(shutdown.clone()).into_server());
+    let tls: Arc<dyn ServerTls> = Arc::clone(&parts.authority) as Arc<dyn ServerTls>;
+    tasks.spawn_quiet("grpc", serve::tls(grpc, tls, routes, Limits::default(), shutdown.clone()));
+    tasks.spawn_quiet("certificate authority", parts.authority.run(shutdown.clone()));
+    tasks.spawn_quiet("control plane", parts.control.run(shutdown));
 }
 
 /// What the server is made of.
@@ -108,7 +138,7 @@ struct Parts {
     ingest: IngestService,
 }
 
-async fn parts(options: &Options, registry: &mut Registry, shutdown: &CancellationToken) -> Result<Parts> {
+async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
     let usage = |error: &(dyn std::error::Error + 'static)| exit::usage(exit::chain(error));
     let clock = Arc::new(SystemClock);
     let trust_domain = trust_domain(options)?;
@@ -125,9 +155,23 @@ async fn parts(options: &Options, registry: &mut Registry, shutdown: &Cancellati
     let store =
         Store::open(options.data_dir.join("audit.db"), NanoClock::system()).await.map_err(|error| usage(&error))?;
     let handle = control.handle();
-    let authorize: Authorizer = Arc::new(move |caller, claimed| handle.enforcer_of(caller, claimed));
-    let ingest = IngestService::new(store.clone(), authorize, NanoClock::system(), registry).until(shutdown.clone());
+    let authorize: Authorizer = Arc::new(move |caller, claimed| match own_enforcer(caller, claimed) {
+        Some(own) => own,
+        None => handle.enforcer_of(caller, claimed),
+    });
+    let ingest = IngestService::new(store.clone(), authorize, NanoClock::system(), registry);
     Ok(Parts { authority, control, store, ingest })
+}
+
+/// On the Unix socket only this very process may add to the record, and only as its authorization service. `None` for callers
+/// from elsewhere.
+fn own_enforcer(caller: &Caller, claimed: &str) -> Option<Result<String, Status>> {
+    let unix = caller.unix?;
+    let own = i32::try_from(std::process::id()).is_ok_and(|own| own == unix.pid);
+    Some(match claimed {
+        record::ENFORCER if own => Ok(claimed.to_owned()),
+        _ => Err(Status::permission_denied("only the server itself records over this socket")),
+    })
 }
 
 /// The trust domain that the CA issues in: the mesh configuration's, Istio's default without one. A CA is made for ever, so

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -13,6 +13,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -26,19 +27,27 @@ type Page = Box<dyn Fn() -> String + Send + Sync>;
 pub(crate) struct Pages {
     health: Health,
     registry: Arc<Registry>,
+    /// Metrics of a part that begins later.
+    more: Arc<OnceLock<Registry>>,
     json: BTreeMap<&'static str, Page>,
 }
 
 impl Pages {
     /// Probes and metrics.
     pub(crate) fn new(health: Health, registry: Registry) -> Self {
-        Self { health, registry: Arc::new(registry), json: BTreeMap::new() }
+        Self { health, registry: Arc::new(registry), more: Arc::default(), json: BTreeMap::new() }
+    }
+
+    /// The same, with the metrics of a part of the process that begins later, if it ever does.
+    pub(crate) fn with_more(self, more: Arc<OnceLock<Registry>>) -> Self {
+        Self { more, ..self }
     }
 
     /// The same probes and metrics, with a JSON page at `path`.
     pub(crate) fn with_json(&self, path: &'static str, page: impl Fn() -> String + Send + Sync + 'static) -> Self {
         let (health, registry) = (self.health.clone(), Arc::clone(&self.registry));
-        Self { health, registry, json: BTreeMap::from([(path, Box::new(page) as Page)]) }
+        let more = Arc::clone(&self.more);
+        Self { health, registry, more, json: BTreeMap::from([(path, Box::new(page) as Page)]) }
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
@@ -66,7 +75,9 @@ impl Pages {
 
     fn metrics(&self) -> Response<Full<Bytes>> {
         let mut body = String::new();
-        match prometheus_client::encoding::text::encode(&mut body, &self.registry) {
+        let mut registries = std::iter::once(&*self.registry).chain(self.more.get());
+        let written = registries.try_for_each(|registry| encode_registry(&mut body, registry));
+        match written.and_then(|()| encode_eof(&mut body)) {
             Ok(()) => with_type(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", body),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }

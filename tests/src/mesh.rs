@@ -104,7 +104,8 @@ impl Mesh {
         let at = |role: &str| self.server_addresses.get(role).map_or(any.clone(), ToString::to_string);
         let (listen, metrics) = (at("grpc"), at("metrics"));
         let own = ["--config-dir", &config, "--data-dir", &data, "--listen", &listen, "--metrics-listen", &metrics];
-        let mut arguments = vec!["server"];
+        let (ext_authz, http) = (at("ext-authz"), at("http"));
+        let mut arguments = vec!["server", "--ext-authz-listen", &ext_authz, "--http-listen", &http];
         arguments.extend(own);
         arguments.extend(self.flags.iter().map(String::as_str));
         arguments.extend(self.server_flags.iter().map(String::as_str));
@@ -122,7 +123,7 @@ impl Mesh {
         self.server.as_mut().context("the server is not running")
     }
 
-    /// Where the server listens: roles `grpc` and `metrics`.
+    /// Where the server listens: roles `grpc`, `metrics`, `ext-authz` and `http`.
     ///
     /// # Errors
     /// Before its first start.

@@ -8,7 +8,7 @@ const LAYERS: &[&[&str]] = &[
     &["palisade-policies", "palisade-wire"],
     &["palisade-authz", "palisade-audit", "palisade-watch"],
     &["palisade-workbench"],
-    &["palisade-ca", "palisade-sds", "palisade-control", "palisade-proxy"],
+    &["palisade-authz-service", "palisade-ca", "palisade-sds", "palisade-control", "palisade-proxy"],
     &["palisade"],
     &["palisade-tests"],
 ];
