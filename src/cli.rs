@@ -38,7 +38,7 @@ enum Verb {
     /// Operate the certificate authority.
     #[command(subcommand)]
     Ca(ca::Verb),
-    /// Explain a diagnostic code such as PAL0101.
+    /// Explain a diagnostic code such as PAL0101, or list them all.
     Explain(explain::Options),
     /// Print the version.
     Version(version::Options),

@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use palisade_workbench::check;
 
 use super::input::{DEFAULT_NAMESPACE, Files};
-use crate::exit::{self, Exit};
+use crate::exit::Exit;
 use crate::output::print;
 
 /// What to check, and how to print it.
@@ -25,19 +25,18 @@ pub(crate) struct Options {
 enum Format {
     Table,
     Json,
-    #[value(hide = true)]
+    /// SARIF 2.1.0, for editors and code review.
     Sarif,
 }
 
 pub(super) fn run(options: &Options) -> Result<Exit> {
-    if options.output == Format::Sarif {
-        return Err(exit::usage("-o sarif is not supported yet; use table or json"));
-    }
     let texts = options.files.read()?;
-    let report = check::check(&texts.resources, texts.mesh.as_ref(), &options.namespace);
+    let mut report = check::check(&texts.resources, texts.mesh.as_ref(), &options.namespace);
+    report.refuse_files(texts.refused);
     match options.output {
+        Format::Table => print(&report.table())?,
         Format::Json => print(&format!("{}\n", report.json()?))?,
-        Format::Table | Format::Sarif => print(&report.table())?,
+        Format::Sarif => print(&format!("{}\n", report.sarif()?))?,
     };
     Ok(if report.exit_code() == 0 { Exit::Done } else { Exit::Invalid })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use palisade_policies::{SourceText, read_paths};
+use palisade_policies::{Diagnostic, SourceText, read_each, read_paths};
 
 use crate::exit;
 
@@ -26,20 +26,22 @@ pub(super) struct Files {
 /// Texts of resources, and of the mesh configuration where there is one.
 pub(super) struct Texts {
     pub(super) resources: Vec<SourceText>,
+    /// Files that are no text: a refused document each.
+    pub(super) refused: Vec<Diagnostic>,
     pub(super) mesh: Option<SourceText>,
 }
 
 impl Files {
-    /// Reads everything; what cannot be read is named with its path.
+    /// Reads everything; what cannot be opened is named with its path, what is no text is a refused document.
     pub(super) fn read(&self) -> Result<Texts> {
-        let read = |paths: &[PathBuf]| read_paths(paths).map_err(|error| exit::bad_input(exit::chain(&error)));
-        let mut resources = read(&self.filename)?;
+        let failed = |error| exit::bad_input(exit::chain(&error));
+        let palisade_policies::Texts { texts: mut resources, refused } = read_each(&self.filename).map_err(failed)?;
         let mesh_path = self.mesh.clone().or_else(|| self.mesh_of_directory());
-        let Some(path) = mesh_path else { return Ok(Texts { resources, mesh: None }) };
-        let mesh = read(std::slice::from_ref(&path))?.into_iter().next();
+        let Some(path) = mesh_path else { return Ok(Texts { resources, refused, mesh: None }) };
+        let mesh = read_paths(std::slice::from_ref(&path)).map_err(failed)?.into_iter().next();
         let mesh_file: Arc<str> = mesh.as_ref().map_or_else(|| "".into(), |mesh| Arc::clone(&mesh.file));
         resources.retain(|text| !same(&text.file, &mesh_file));
-        Ok(Texts { resources, mesh })
+        Ok(Texts { resources, refused, mesh })
     }
 
     /// Whether standard input is one of the files.

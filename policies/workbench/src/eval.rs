@@ -6,55 +6,37 @@
 //! `destination.port`; of `http` lines `method`, `host`, `scheme`, and `path` unless the method is CONNECT.
 //! `remoteIp` left out is what a sidecar would find: the last X-Forwarded-For entry, else `source.ip`.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use palisade_authz::{CompiledSet, Outcome, Semantics};
-use palisade_policies::{Loaded, MeshConfig, Resources, Workload, select};
+use palisade_authz::{Outcome, Semantics};
+use palisade_policies::{Loaded, MeshConfig};
 
-mod answer;
-mod fields;
-mod input;
-mod strict;
+pub(crate) mod answer;
+pub(crate) mod court;
 
 use answer::Answer;
-use input::Input;
+use court::Court;
 
-/// Compiled sets kept at once; distinct workloads beyond that are compiled again.
-const CACHE: usize = 4096;
+pub use crate::input::InputError;
+use crate::input::{Input, Line, Lines};
+use crate::world::{Alone, World, at_once};
+
+/// How requests are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Decides every request so, whatever its `protocol` says.
+    pub semantics: Option<Semantics>,
+    /// Verifies the tokens of the headers by RequestAuthentication, instead of trusting `jwt`.
+    pub authenticate: bool,
+}
 
 /// Evaluates request lines against loaded policies.
 pub struct Evaluator {
-    resources: Arc<Resources>,
-    mesh: MeshConfig,
-    semantics: Option<Semantics>,
-    sets: HashMap<(Semantics, String, BTreeMap<String, String>), Arc<CompiledSet>>,
+    court: Court,
+    options: Options,
     summary: Summary,
-}
-
-/// A line that could not be answered. Displays as `line 3: http.path: what is wrong; fix: what to write`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct InputError {
-    /// Line of the input, from 1.
-    pub line: u64,
-    /// Path of the field, for example `source.ip`; empty for the whole line.
-    pub field: String,
-    /// What is wrong.
-    pub message: String,
-    /// What to write instead.
-    pub fix: String,
-}
-
-impl fmt::Display for InputError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: error", self.line)?;
-        if !self.field.is_empty() {
-            write!(f, " {}", self.field)?;
-        }
-        write!(f, ": {}; fix: {}", self.message, self.fix)
-    }
 }
 
 /// Why a run ended early.
@@ -79,6 +61,8 @@ pub struct Summary {
     pub denied: u64,
     /// Of those, undecided.
     pub undecided: u64,
+    /// Of those, with a `jwt` that was not looked at because tokens are verified.
+    pub unread_claims: u64,
     /// Lines that could not be answered.
     pub bad: u64,
 }
@@ -113,13 +97,15 @@ pub struct Report {
     pub summary: Summary,
 }
 
-/// Evaluates a whole text of request lines; `semantics` overrides each line's `protocol`.
+/// Evaluates a whole text of request lines without any world around: claims are trusted, and no provider is asked, so
+/// that what a CUSTOM policy matches is denied. `semantics` overrides each line's `protocol`.
 #[must_use]
 pub fn eval(loaded: &Loaded, mesh: &MeshConfig, requests: &str, semantics: Option<Semantics>) -> Report {
-    let mut evaluator = Evaluator::new(loaded, mesh, semantics);
+    let options = Options { semantics, authenticate: false };
+    let mut evaluator = Evaluator::new(loaded, mesh, options, Arc::new(Alone(SystemTime::UNIX_EPOCH)));
     let mut report = Report::default();
     for (number, line) in (1..).zip(requests.lines()) {
-        match evaluator.line(number, line) {
+        match at_once(evaluator.line(number, line)).flatten() {
             Some(Ok(answer)) => report.answers.push(answer),
             Some(Err(error)) => report.errors.push(error),
             None => {}
@@ -132,12 +118,10 @@ pub fn eval(loaded: &Loaded, mesh: &MeshConfig, requests: &str, semantics: Optio
 impl Evaluator {
     /// Over the accepted resources; what was refused counts in the summary.
     #[must_use]
-    pub fn new(loaded: &Loaded, mesh: &MeshConfig, semantics: Option<Semantics>) -> Self {
+    pub fn new(loaded: &Loaded, mesh: &MeshConfig, options: Options, world: Arc<dyn World>) -> Self {
         Self {
-            resources: Arc::new(loaded.resources.clone()),
-            mesh: mesh.clone(),
-            semantics,
-            sets: HashMap::new(),
+            court: Court::new(Arc::new(loaded.resources.clone()), mesh.clone(), options.authenticate, world),
+            options,
             summary: Summary { refused: loaded.refused, ..Summary::default() },
         }
     }
@@ -149,29 +133,35 @@ impl Evaluator {
     }
 
     /// Answers one line with one JSON object; `None` for a blank line.
-    pub fn line(&mut self, number: u64, line: &str) -> Option<Result<String, InputError>> {
+    pub async fn line(&mut self, number: u64, line: &str) -> Option<Result<String, InputError>> {
         if line.trim().is_empty() {
             return None;
         }
-        let answer = Input::parse(line, self.semantics).map_err(|problem| problem.at(number)).and_then(|input| {
-            let answer = self.answer(&input);
-            let text = serde_json::to_string(&answer);
-            text.map(|text| (answer.outcome(), text)).map_err(|error| InputError {
-                line: number,
-                field: String::new(),
-                message: format!("the answer cannot be written: {error}"),
-                fix: "report this as a defect".to_owned(),
-            })
-        });
-        match &answer {
-            Ok((outcome, _)) => {
-                self.summary.answered += 1;
-                self.summary.denied += u64::from(*outcome == Outcome::Deny);
-                self.summary.undecided += u64::from(*outcome == Outcome::Undecided);
-            }
-            Err(_) => self.summary.bad += 1,
-        }
-        Some(answer.map(|(_, text)| text))
+        let answer = match Input::parse(line, self.options.semantics) {
+            Ok(input) => self.answer(number, &input).await,
+            Err(problem) => Err(problem.at(number)),
+        };
+        self.summary.bad += u64::from(answer.is_err());
+        Some(answer)
+    }
+
+    async fn answer(&mut self, number: u64, input: &Input) -> Result<String, InputError> {
+        let answer = self.court.answer(input).await;
+        let text = serde_json::to_string(&answer).map_err(|error| InputError {
+            line: number,
+            field: String::new(),
+            message: format!("the answer cannot be written: {error}"),
+            fix: "report this as a defect".to_owned(),
+        })?;
+        self.count(&answer, input);
+        Ok(text)
+    }
+
+    fn count(&mut self, answer: &Answer, input: &Input) {
+        self.summary.answered += 1;
+        self.summary.denied += u64::from(answer.outcome() == Outcome::Deny);
+        self.summary.undecided += u64::from(answer.outcome() == Outcome::Undecided);
+        self.summary.unread_claims += u64::from(self.options.authenticate && input.claims.is_some());
     }
 
     /// Reads lines to the end; answers go to `out` in order, what cannot be answered to `on_error`. The counts are in
@@ -179,19 +169,19 @@ impl Evaluator {
     ///
     /// # Errors
     /// [`RunError`] says whether the input or the output failed.
-    pub fn run(
+    pub async fn run(
         &mut self,
         input: impl BufRead,
         out: &mut impl Write,
         on_error: &mut dyn FnMut(&InputError),
     ) -> Result<(), RunError> {
-        for (number, line) in (1..).zip(input.split(b'\n')) {
-            let line = line.map_err(RunError::Read)?;
-            let answer = match std::str::from_utf8(&line) {
-                Ok(text) => self.line(number, text),
-                Err(_) => {
+        for line in Lines::new(input) {
+            let (number, line) = line.map_err(RunError::Read)?;
+            let answer = match line {
+                Line::Text(text) => self.line(number, &text).await,
+                unreadable => {
                     self.summary.bad += 1;
-                    Some(Err(not_utf8(number)))
+                    Some(Err(unreadable.error(number)))
                 }
             };
             match answer {
@@ -201,42 +191,5 @@ impl Evaluator {
             }
         }
         Ok(())
-    }
-
-    fn answer(&mut self, input: &Input) -> Answer {
-        let target = match input.normalise(&self.mesh) {
-            Ok(target) => target,
-            Err(status) => return Answer::refused_by_the_codec(input, status),
-        };
-        let set = self.set(input);
-        let evaluation = input.with_request(&target, |request, known| set.evaluate(request, known));
-        Answer::new(input, &evaluation)
-    }
-
-    fn set(&mut self, input: &Input) -> Arc<CompiledSet> {
-        let key = (input.semantics, input.workload.namespace.clone(), input.workload.labels.clone());
-        if let Some(set) = self.sets.get(&key) {
-            return Arc::clone(set);
-        }
-        if self.sets.len() >= CACHE {
-            self.sets.clear();
-        }
-        let set = Arc::new(compile(&self.resources, &self.mesh, &input.workload, input.semantics));
-        self.sets.insert(key, Arc::clone(&set));
-        set
-    }
-}
-
-fn compile(resources: &Resources, mesh: &MeshConfig, workload: &Workload, semantics: Semantics) -> CompiledSet {
-    let policies = select::authorization_policies(resources, mesh, workload);
-    CompiledSet::compile(&policies, mesh, semantics)
-}
-
-fn not_utf8(line: u64) -> InputError {
-    InputError {
-        line,
-        field: String::new(),
-        message: "the line is not UTF-8".to_owned(),
-        fix: "write JSON in UTF-8, one object a line".to_owned(),
     }
 }

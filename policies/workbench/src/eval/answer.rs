@@ -1,13 +1,14 @@
 //! The answer line; the order of the fields is part of the contract.
 
+use palisade_authz::gate::Judgement;
 use palisade_authz::{Evaluation, Outcome, Phase, PolicyRef, Semantics, ShadowResult};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::input::Input;
+use crate::input::Input;
 
 #[derive(Serialize)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     id: Value,
     decision: &'static str,
     /// What the caller sees; absent without HTTP and where undecided.
@@ -37,16 +38,27 @@ struct Shadow {
 }
 
 impl Answer {
-    pub(super) fn new(input: &Input, evaluation: &Evaluation) -> Self {
-        let status = match (input.semantics, evaluation.outcome) {
-            (Semantics::Http, Outcome::Allow) => Some(200),
-            (Semantics::Http, Outcome::Deny) => Some(403),
-            _ => None,
+    /// Of the policies' answer alone.
+    pub(crate) fn new(input: &Input, evaluation: &Evaluation) -> Self {
+        let status = if evaluation.outcome == Outcome::Allow { 200 } else { 403 };
+        Self::with_status(input, evaluation, status)
+    }
+
+    /// Of a judgement; the status is the one that the caller would get, a provider's own included.
+    pub(crate) fn of(input: &Input, judgement: &Judgement) -> Self {
+        let status = match judgement {
+            Judgement::Forward { .. } => 200,
+            Judgement::Refuse { response, .. } => response.status,
         };
+        Self::with_status(input, judgement.evaluation(), status)
+    }
+
+    fn with_status(input: &Input, evaluation: &Evaluation, status: u16) -> Self {
+        let seen = input.semantics == Semantics::Http && evaluation.outcome != Outcome::Undecided;
         Self {
             id: input.id.clone(),
             decision: decision(evaluation.outcome),
-            status,
+            status: seen.then_some(status),
             phase: evaluation.phase.as_str(),
             policy: evaluation.policy.as_ref().map(id),
             shadow: Shadows {
@@ -59,7 +71,7 @@ impl Answer {
     }
 
     /// A target that never reaches a policy: 400, or 404 for `OPTIONS *`.
-    pub(super) fn refused_by_the_codec(input: &Input, status: u16) -> Self {
+    pub(crate) fn refused_by_the_codec(input: &Input, status: u16) -> Self {
         Self {
             id: input.id.clone(),
             decision: decision(Outcome::Deny),
@@ -72,7 +84,7 @@ impl Answer {
         }
     }
 
-    pub(super) const fn outcome(&self) -> Outcome {
+    pub(crate) const fn outcome(&self) -> Outcome {
         self.outcome
     }
 }

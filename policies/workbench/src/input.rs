@@ -1,54 +1,79 @@
-//! One request line as a checked type, and its view for the evaluator.
+//! One line of evaluation input as a checked type, and its view for the evaluator. Every verb that decides reads
+//! requests here, so that none of them can understand a line in its own way.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
 
+use palisade_authz::provider::{CheckRequest, Party};
 use palisade_authz::{Attribute, Destination, HttpRequest, Known, Peer, Request, Semantics, normalize, remote_ip};
 use palisade_policies::{MeshConfig, Workload};
 use serde_json::Value;
 
-use super::fields::{Fields, Problem, wrong};
-use super::strict::Strict;
+mod codec;
+mod error;
+mod fields;
+mod lines;
+mod strict;
+
+pub use error::InputError;
+pub(crate) use fields::Problem;
+pub(crate) use lines::{Line, Lines};
+
+use fields::{Fields, wrong};
+use strict::Strict;
 
 /// A request line.
-pub(super) struct Input {
+pub(crate) struct Input {
     /// Echoed in the answer.
-    pub(super) id: Value,
-    pub(super) semantics: Semantics,
-    pub(super) workload: Workload,
-    principal: Option<String>,
-    ip: Option<IpAddr>,
+    pub(crate) id: Value,
+    pub(crate) semantics: Semantics,
+    pub(crate) workload: Workload,
+    pub(crate) principal: Option<String>,
+    pub(crate) ip: Option<IpAddr>,
     remote_ip: Option<IpAddr>,
-    destination_ip: Option<IpAddr>,
-    port: Option<u16>,
-    sni: Option<String>,
-    http: Http,
-    claims: Option<Value>,
+    pub(crate) destination_ip: Option<IpAddr>,
+    pub(crate) port: Option<u16>,
+    pub(crate) sni: Option<String>,
+    pub(crate) http: Http,
+    pub(crate) claims: Option<Value>,
     metadata: Option<Value>,
 }
 
 #[derive(Default)]
-struct Http {
-    method: Option<String>,
-    target: Option<String>,
-    host: Option<String>,
-    scheme: Option<String>,
-    headers: Vec<(String, String)>,
+pub(crate) struct Http {
+    pub(crate) method: Option<String>,
+    /// The raw target, without scheme and authority.
+    pub(crate) target: Option<String>,
+    pub(crate) host: Option<String>,
+    pub(crate) scheme: Option<String>,
+    pub(crate) headers: Vec<(String, String)>,
 }
 
+/// What is wrong with a text that is not the JSON we read, in the words of whoever wrote it.
 fn no_json(error: &serde_json::Error) -> Problem {
-    if error.is_data() {
-        let text = error.to_string();
-        let message = text.split(" at line ").next().unwrap_or(&text);
-        return Problem::new("", format!("{message}, at column {}", error.column()), "keep one of them");
-    }
-    let message = format!("not one JSON value, at column {}", error.column());
-    Problem::new("", message, "write one JSON object a line")
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or(&text);
+    // A request in a file of its own may have several lines.
+    let at = match error.line() {
+        0 | 1 => format!("at column {}", error.column()),
+        line => format!("at line {line}, column {}", error.column()),
+    };
+    let (message, fix) = match what {
+        twice if error.is_data() => (format!("{twice}, {at}"), "keep one of them"),
+        "recursion limit exceeded" => {
+            (format!("nested deeper than is read, {at}"), "write the request flat: no field of it needs such depth")
+        }
+        "number out of range" => (format!("a number out of range, {at}"), "write it as a string"),
+        _ if error.is_eof() => ("the JSON ends too early".to_owned(), "write one whole JSON object a line"),
+        _ => (format!("not one JSON value, {at}"), "write one JSON object a line"),
+    };
+    Problem::new("", message, fix)
 }
 
 impl Input {
-    pub(super) fn parse(line: &str, semantics: Option<Semantics>) -> Result<Self, Problem> {
+    pub(crate) fn parse(line: &str, semantics: Option<Semantics>) -> Result<Self, Problem> {
         let Strict(value) = serde_json::from_str(line).map_err(|error| no_json(&error))?;
         let mut top = Fields::of("", value)?;
         let id = id(top.value("id"))?;
@@ -82,8 +107,12 @@ impl Input {
     /// `:path` as the mesh normalises it, `None` without one.
     ///
     /// # Errors
-    /// The status with which Envoy's codec refuses the target before any policy is asked.
-    pub(super) fn normalise(&self, mesh: &MeshConfig) -> Result<Option<Cow<'_, str>>, u16> {
+    /// The status with which Envoy's codec refuses method, headers or target before any policy is asked.
+    pub(crate) fn normalise(&self, mesh: &MeshConfig) -> Result<Option<Cow<'_, str>>, u16> {
+        let sent = || self.http.headers.iter().all(|(name, value)| codec::header(name, value));
+        if self.semantics == Semantics::Http && !(codec::method(self.http.method.as_deref()) && sent()) {
+            return Err(400);
+        }
         let Some(raw) = self.http.target.as_deref().filter(|_| self.semantics == Semantics::Http) else {
             return Ok(None);
         };
@@ -96,13 +125,8 @@ impl Input {
         normalize::path(raw, mesh.path_normalization).map(Some).map_err(|_| 400)
     }
 
-    /// Lends the request and what of it is known.
-    pub(super) fn with_request<T>(
-        &self,
-        target: &Option<Cow<'_, str>>,
-        then: impl FnOnce(&Request<'_>, Known) -> T,
-    ) -> T {
-        let target = target.as_deref();
+    /// The request as the evaluator sees it, and what of it is known. `target` is the normalised one.
+    pub(crate) fn view<'a>(&'a self, target: Option<&'a str>) -> (Request<'a>, Known) {
         let http = (self.semantics == Semantics::Http).then(|| HttpRequest {
             method: self.http.method.as_deref(),
             path: target.map(normalize::without_query),
@@ -119,7 +143,30 @@ impl Input {
             claims: self.claims.as_ref(),
             metadata: self.metadata.as_ref(),
         };
-        then(&request, self.known())
+        (request, self.known())
+    }
+
+    /// The request as a provider is told of it.
+    pub(crate) fn to_check(&self, target: Option<&str>, time: SystemTime) -> CheckRequest {
+        let party = |ip: Option<IpAddr>, port: u16, principal: Option<&String>| Party {
+            address: ip.map(|ip| SocketAddr::new(ip, port)),
+            principal: principal.cloned(),
+        };
+        let headers = self.http.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes()));
+        CheckRequest {
+            method: self.http.method.clone(),
+            target: target.map(str::to_owned),
+            host: self.http.host.clone(),
+            scheme: self.http.scheme.clone(),
+            protocol: "HTTP/1.1".to_owned(),
+            headers: headers.collect(),
+            source: party(self.ip, 0, self.principal.as_ref()),
+            destination: party(self.destination_ip, self.port.unwrap_or_default(), None),
+            sni: self.sni.clone(),
+            time,
+            tcp: self.semantics != Semantics::Http,
+            ..CheckRequest::default()
+        }
     }
 
     /// What every request has and the line does not say is unknown.
@@ -144,7 +191,12 @@ impl Input {
 fn id(value: Option<Value>) -> Result<Value, Problem> {
     match value {
         None => Ok(Value::Null),
-        Some(id @ (Value::String(_) | Value::Number(_))) => Ok(id),
+        Some(id @ Value::String(_)) => Ok(id),
+        Some(Value::Number(id)) if id.is_i64() || id.is_u64() => Ok(Value::Number(id)),
+        // It would come back as another number than was written.
+        Some(Value::Number(id)) => {
+            Err(Problem::new("id", format!("`{id}` is no whole number of 64 bits"), "write the id as a string"))
+        }
         Some(other) => Err(wrong("id", "a string", &other)),
     }
 }

@@ -6,18 +6,18 @@ use super::InputError;
 
 /// What is wrong with a line, before its number is known.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     field: String,
     message: String,
     fix: String,
 }
 
 impl Problem {
-    pub(super) fn new(field: impl Into<String>, message: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { field: field.into(), message: message.into(), fix: fix.into() }
     }
 
-    pub(super) fn at(self, line: u64) -> InputError {
+    pub(crate) fn at(self, line: u64) -> InputError {
         InputError { line, field: self.field, message: self.message, fix: self.fix }
     }
 }

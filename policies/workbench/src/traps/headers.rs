@@ -1,0 +1,78 @@
+//! Headers: present, empty, absent, and the one that is no header.
+
+use palisade_authz::Semantics;
+use palisade_policies::{Action, Condition};
+
+use super::slot::{Field, List, Side, Slot};
+use super::{Proposal, Stage};
+
+/// The name of a header that a request may lack.
+fn name<'a>(list: &'a List<'_>) -> Option<&'a str> {
+    match &list.field {
+        Field::Header(name) if !name.starts_with(':') && name != "host" => Some(name),
+        _ => None,
+    }
+}
+
+/// A header that is required, and may be empty.
+pub(super) fn empty(stage: Stage<'_>, slot: Slot<'_>) -> Option<Proposal> {
+    let name = name(slot.list)?;
+    if slot.value != "*" || stage.closes(slot.list) {
+        return None;
+    }
+    let mut request = stage.setting("PAL0709").matching(slot, Semantics::Http);
+    request.header(name, "");
+    Some(Proposal {
+        code: "PAL0709",
+        field: slot.path(),
+        message: format!("an empty `{name}` passes"),
+        request,
+        meant: Some(slot.instead(stage.policy, &["x"])?),
+        passes: true,
+    })
+}
+
+/// A header of which some values are refused, and which may be missing.
+pub(super) fn absent(stage: Stage<'_>, list: &List<'_>) -> Option<Proposal> {
+    let name = name(list)?;
+    let Side::When(index) = list.side else { return None };
+    if !list.negated || stage.policy.action != Action::Allow {
+        return None;
+    }
+    let mut request = stage.setting("PAL0710").matching_side(list.rule, list.side, Semantics::Http);
+    request.without_header(name);
+    let mut meant = stage.policy.clone();
+    let rule = meant.rules.get_mut(list.rule)?;
+    let key = rule.when.get(index)?.key.clone();
+    rule.when.push(Condition { key, values: vec!["*".to_owned()], not_values: Vec::new() });
+    Some(Proposal {
+        code: "PAL0710",
+        field: list.path(),
+        message: format!("a request without `{name}` passes"),
+        request,
+        meant: Some(meant),
+        passes: true,
+    })
+}
+
+/// The Host header, compared with letter case.
+pub(super) fn host(stage: Stage<'_>, slot: Slot<'_>) -> Option<Proposal> {
+    let Field::Header(name) = &slot.list.field else { return None };
+    if name != "host" && name != ":authority" {
+        return None;
+    }
+    let mut request = stage.setting("PAL0711").matching(slot, Semantics::Http);
+    let written = request.http.as_ref()?.host.clone();
+    let (first, rest) = written.split_at_checked(1)?;
+    let flipped =
+        format!("{}{rest}", if first == first.to_uppercase() { first.to_lowercase() } else { first.to_uppercase() });
+    request.host(&flipped);
+    Some(Proposal {
+        code: "PAL0711",
+        field: slot.path(),
+        message: format!("`{flipped}` is the same host as `{written}`, and is not matched"),
+        request,
+        meant: Some(slot.instead(stage.policy, &[slot.value, &flipped])?),
+        passes: stage.closes(slot.list),
+    })
+}
