@@ -1,5 +1,6 @@
 //! The parts of the benchmarks: a load whose latencies can be trusted, a backend, and the kernel's accounting of others.
 
+pub mod authz;
 pub mod backend;
 pub mod cpu;
 pub mod load;

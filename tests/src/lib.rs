@@ -2,6 +2,8 @@
 
 pub mod backend;
 pub mod bench;
+pub mod conformance;
+pub mod envoy;
 pub mod http;
 pub mod mesh;
 mod process;

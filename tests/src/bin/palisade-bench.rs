@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use palisade_tests::bench::authz;
 use palisade_tests::bench::proxy::{self, Row};
 
 fn main() -> ExitCode {
@@ -21,9 +22,27 @@ fn main() -> ExitCode {
 fn run(arguments: &[String]) -> Result<()> {
     let json = arguments.iter().any(|argument| argument == "--json");
     match arguments.first().map(String::as_str) {
-        Some("proxy") => {}
-        other => bail!("unknown benchmark {other:?}: write `proxy`"),
+        Some("authz") => run_authz(json),
+        Some("proxy") => run_proxy(json),
+        other => bail!("unknown benchmark {other:?}: write `authz` or `proxy`"),
     }
+}
+
+fn run_authz(json: bool) -> Result<()> {
+    if !json {
+        println!("{:<12} {:<9} {:>7} {:>14} {:>14}", "BENCH", "ENGINE", "RULES", "P50 ns", "P99 ns");
+    }
+    authz::run(&mut |row| {
+        if json {
+            println!("{}", serde_json::to_string(row)?);
+        } else {
+            println!("{:<12} {:<9} {:>7} {:>14} {:>14}", row.bench, row.engine, row.rules, row.ns_p50, row.ns_p99);
+        }
+        Ok(())
+    })
+}
+
+fn run_proxy(json: bool) -> Result<()> {
     if !json {
         println!(
             "{:<6} {:<9} {:>9} {:>10} {:>10} {:>7} {:>7} {:>9} {:>9} {:>13} {:>8}",

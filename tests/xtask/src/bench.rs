@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::run;
+use crate::{pyenv, run};
 
 /// What to measure and how to print it.
 #[derive(Args)]
@@ -17,6 +17,8 @@ pub(crate) struct Options {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Name {
+    /// One decision, a compilation, one change: ours, a linear evaluator, Cedar, Envoy's RBAC filter.
+    Authz,
     /// The proxy pair beside a direct connection: requests per second and per CPU-second, memory, start-up.
     Proxy,
 }
@@ -35,10 +37,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     ]))?;
     let release = run::target_dir().join("release");
     let name = match options.name {
+        Name::Authz => "authz",
         Name::Proxy => "proxy",
     };
     let mut command = std::process::Command::new(release.join("palisade-bench"));
     command.arg(name).env("PALISADE_BIN", release.join("palisade")).current_dir(run::root());
+    if matches!(options.name, Name::Authz) {
+        match pyenv::ensure() {
+            Ok(home) => _ = command.env("PALISADE_PYENV", home),
+            Err(error) => eprintln!("xtask: no Python environment, Envoy is left out: {error:#}"),
+        }
+    }
     if options.json {
         command.arg("--json");
     }

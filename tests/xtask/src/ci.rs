@@ -2,9 +2,12 @@
 
 use anyhow::Result;
 
-use crate::{check, deny, run, test};
+use crate::{check, deny, fuzz, run, test};
 
-/// Format, architecture, licences and bans, lints, documentation, tests.
+/// Seconds that every fuzz target gets.
+const FUZZ_SECONDS: u32 = 30;
+
+/// Format, architecture, licences and bans, lints, documentation, tests, fuzz targets.
 pub(crate) fn run() -> Result<()> {
     run::success(&mut run::cargo(&["fmt", "--all", "--check"]))?;
     check::run()?;
@@ -12,5 +15,10 @@ pub(crate) fn run() -> Result<()> {
     run::success(&mut run::cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
     let mut documentation = run::cargo(&["doc", "--workspace", "--no-deps", "--quiet"]);
     run::success(documentation.env("RUSTDOCFLAGS", "-D warnings"))?;
-    test::run(&test::Options { forbid_skips: true, filter: None })
+    test::run(&test::Options { forbid_skips: true, filter: None })?;
+    if !fuzz::possible() {
+        eprintln!("skipped: the fuzz targets: libFuzzer needs a C++ compiler, there is none");
+        return Ok(());
+    }
+    fuzz::run(&fuzz::Options::all(FUZZ_SECONDS))
 }

@@ -4,7 +4,9 @@
 mod bench;
 mod check;
 mod ci;
+mod conformance;
 mod deny;
+mod fuzz;
 mod pyenv;
 mod run;
 mod test;
@@ -29,6 +31,10 @@ enum Chore {
     Test(test::Options),
     /// What continuous integration runs: fmt, check, deny, clippy, docs, test.
     Ci,
+    /// Decide random policies and requests beside a real Envoy.
+    Conformance(conformance::Options),
+    /// Run the fuzz targets for a while, starting from the kept corpus.
+    Fuzz(fuzz::Options),
     /// Measure: prints figures, judges nothing.
     Bench(bench::Options),
 }
@@ -38,6 +44,8 @@ fn main() -> ExitCode {
         Chore::Check => check::run(),
         Chore::Test(options) => test::run(&options),
         Chore::Ci => ci::run(),
+        Chore::Conformance(options) => conformance::run(&options),
+        Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Bench(options) => bench::run(&options),
     };
     match outcome {
