@@ -112,7 +112,7 @@ impl Authenticator {
     pub fn authenticate(&self, request: &TokenRequest<'_>, keys: &dyn KeySource, now: u64) -> Authn {
         let outputs = self.providers.iter().flat_map(Provider::outputs);
         let mut session = Session::new(request, keys, now, outputs);
-        let status = if session::is_cors_preflight(request) { Status::Ok } else { session.require(&self.providers) };
+        let status = if session::is_exempt(request) { Status::Ok } else { session.require(&self.providers) };
         if status != Status::Ok {
             return Authn::Refused(self.refusal(request, status));
         }
@@ -124,7 +124,7 @@ impl Authenticator {
     #[must_use]
     pub fn presented(&self, request: &TokenRequest<'_>) -> Vec<&JwtRule> {
         let remote = self.providers.iter().filter(|provider| provider.is_remote());
-        if session::is_cors_preflight(request) {
+        if session::is_exempt(request) {
             return Vec::new();
         }
         remote

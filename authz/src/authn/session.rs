@@ -130,8 +130,14 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Whether tokens are not looked at: in a CORS preflight, and where there is no path (CONNECT), since Istio asks for
+/// tokens by the rule that a path begins with `/`.
+pub(super) fn is_exempt(request: &TokenRequest<'_>) -> bool {
+    request.target.is_none() || is_cors_preflight(request)
+}
+
 /// Whether the browser only asks for permission: Envoy leaves such a request alone, as it carries no credentials.
-pub(super) fn is_cors_preflight(request: &TokenRequest<'_>) -> bool {
+fn is_cors_preflight(request: &TokenRequest<'_>) -> bool {
     let filled = |name: &str| {
         let mut filled = false;
         request.headers.for_each(name, &mut |value| filled |= !value.is_empty());

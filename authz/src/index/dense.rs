@@ -259,7 +259,7 @@ impl<'a> Draft<'a> {
             (row, *rule, own)
         };
         let own: Vec<_> = rows.iter().enumerate().map(of_slot).filter(|(.., own)| !own.is_empty()).collect();
-        let rare = u32::try_from(rows.len() / 64).unwrap_or(u32::MAX).max(RARE);
+        let rare = u32::try_from(rows.len() / 256).unwrap_or(u32::MAX).max(RARE);
         let mut counts: HashMap<(bool, u32), u32> = HashMap::new();
         for clause in own.iter().flat_map(|(.., clauses)| clauses) {
             clause.any.iter().for_each(|id| *counts.entry((clause.negated(), *id)).or_default() += 1);

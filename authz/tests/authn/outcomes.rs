@@ -1,6 +1,7 @@
 //! Section 7.2: what a token must say, with the status and the text of the answer.
 
-use palisade_authz::Refusal;
+use palisade_authz::{Refusal, TokenRequest};
+use palisade_policies::JwtRule;
 use serde_json::{Value, json};
 
 use crate::kit::*;
@@ -186,6 +187,21 @@ fn preflight_requests_are_left_alone() {
     let without = bearer(&bad()).method("OPTIONS").header("origin", "").header("access-control-request-method", "GET");
     assert_eq!(refused(without.to(vec![rule()])).status, 401);
     assert_eq!(refused(bearer(&bad()).method("OPTIONS").to(vec![rule()])).status, 401);
+}
+
+#[test]
+fn connect_has_no_path_and_is_left_alone() {
+    let rule = JwtRule { output_payload_to_header: Some("x-payload".to_owned()), ..rule() };
+    let authenticator = compile(vec![rule]);
+    for token in [good(), bad()] {
+        let call = bearer(&token).method("CONNECT").header("x-payload", "forged");
+        let request = TokenRequest { method: Some("CONNECT"), headers: &call.headers, ..TokenRequest::default() };
+        let accepted = accepted(authenticator.authenticate(&request, &NoKeys, NOW));
+        assert!(accepted.claims.is_none());
+        // The token stays where it is; what only a rule may write does not.
+        assert_eq!(call.forwarded(&accepted, "authorization"), [format!("Bearer {token}")]);
+        assert!(call.forwarded(&accepted, "x-payload").is_empty());
+    }
 }
 
 #[test]

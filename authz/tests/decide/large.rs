@@ -97,7 +97,7 @@ const WHEN: Vocabulary = &[
     ("request.headers[:path]", &["/p#?x", "*?x"]),
     ("request.auth.claims[g]", &["v#", "v#*", "*"]),
     ("request.auth.claims[o][p]", &["v#"]),
-    ("request.auth.claims[scope]", &["v#"]),
+    ("request.auth.claims[scope]", &["v#", "*"]),
     ("request.auth.audiences", &["v#", "*"]),
     ("source.namespace", &["n#"]),
     ("source.principal", &["td/ns/n#/sa/x"]),
@@ -160,7 +160,7 @@ pub(crate) fn policies(dice: &mut Dice, count: usize, actions: &[&str]) -> Vec<V
 }
 
 fn claims(dice: &mut Dice) -> Value {
-    let words = format!("{} {}", dice.value(&["v#"]), dice.value(&["v#"]));
+    let words = format!("{} {}", dice.value(&["v#", "v#", ""]), dice.value(&["v#", "v#", ""]));
     let list = json!([dice.value(&["v#"]), 1, dice.value(&["v#"])]);
     let one = json!(dice.value(&["v#"]));
     let group = if dice.chance(2) { list } else { one.clone() };

@@ -10,7 +10,7 @@ fn normal(raw: &str, mode: PathNormalization) -> String {
 }
 
 #[test]
-fn every_recorded_answer_of_envoy_is_reproduced() {
+fn row_4_14_every_recorded_answer_of_envoy_is_reproduced() {
     let golden = include_str!("golden/normalisation.tsv");
     let mut checked = 0;
     for line in golden.lines().filter(|line| !line.starts_with("# ")) {
@@ -25,7 +25,7 @@ fn every_recorded_answer_of_envoy_is_reproduced() {
 
 /// The fixed pairs of Istio's integration test; `;` on dot segments as Envoy 1.40 has it.
 #[test]
-fn istios_table() {
+fn row_4_14_istios_table() {
     for (raw, none, base, merge, decode) in [
         ("/", "/", "/", "/", "/"),
         ("/app#foo", "/app", "/app", "/app", "/app"),

@@ -11,7 +11,7 @@ fn any(action: &str, name: &str, dry_run: bool) -> Value {
 }
 
 #[test]
-fn deny_comes_before_allow_and_audit_before_both() {
+fn row_3_1_deny_comes_before_allow_and_audit_before_both() {
     let all = json!([any("ALLOW", "a", false), any("DENY", "d", false), any("AUDIT", "u", false)]);
     let found = evaluate(&all, Semantics::Http, &Ask::get("/"));
     assert_eq!(decided(&found), (Outcome::Deny, Phase::Deny, Some("ns[foo]-policy[d]-rule[0]")));
@@ -53,7 +53,7 @@ fn a_custom_policy_that_slips_through_denies_what_it_matches() {
 
 /// Section 3.4, for objects that bypass validation.
 #[test]
-fn a_bad_value_drops_an_allow_rule_and_is_left_out_of_a_deny() {
+fn row_3_4_a_bad_value_drops_an_allow_rule_and_is_left_out_of_a_deny() {
     let source = |action| from(action, json!({"ipBlocks": ["nonsense", "10.0.0.7"]}));
     assert!(!http(&source("ALLOW"), &Ask::get("/")));
     assert!(!http(&source("DENY"), &Ask::get("/")), "the good value still counts");
@@ -71,13 +71,13 @@ fn a_bad_value_drops_an_allow_rule_and_is_left_out_of_a_deny() {
 }
 
 #[test]
-fn an_unknown_key_skips_the_rule_for_every_action() {
+fn row_3_4_an_unknown_key_skips_the_rule_for_every_action() {
     assert!(http(&when("DENY", "destination.user", "values", &["a"]), &Ask::get("/")));
     assert!(!http(&when("ALLOW", "destination.user", "values", &["a"]), &Ask::get("/")));
 }
 
 #[test]
-fn two_conditions_with_one_key_are_both_required() {
+fn row_3_1_two_conditions_with_one_key_are_both_required() {
     let twice = json!({"rules": [{"when": [
         {"key": "request.headers[x]", "values": ["a"]}, {"key": "request.headers[x]", "values": ["b"]}]}]});
     assert!(!http(&twice, &Ask::with(&[("x", "a")])));

@@ -204,7 +204,7 @@ impl Eye<'_> {
 
 fn claim_value(path: &str, value: &str, claim: &Value) -> bool {
     let list = match claim {
-        Value::String(words) if path == "scope" || path == "permission" => {
+        Value::String(words) if (path == "scope" || path == "permission") && !words.trim_matches(' ').is_empty() => {
             words.split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect()
         }
         Value::String(one) => vec![one.clone()],

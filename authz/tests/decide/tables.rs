@@ -10,7 +10,7 @@ fn identity(field: &str, value: &str, peer: &str) -> bool {
 
 /// Section 4.9.
 #[test]
-fn identities() {
+fn row_4_9_identity_forms() {
     let peer = "td/ns/a/sa/b";
     for (field, value, peer, expected) in [
         ("principals", "td/ns/a/sa/b", peer, true),
@@ -54,7 +54,7 @@ fn missing(positive: &Value, negative: &Value) {
 }
 
 #[test]
-fn missing_source_fields() {
+fn row_0_2_missing_source_fields() {
     for (field, negative, value) in [
         ("principals", "notPrincipals", "*"),
         ("namespaces", "notNamespaces", "*"),
@@ -69,7 +69,7 @@ fn missing_source_fields() {
 }
 
 #[test]
-fn missing_operation_fields() {
+fn row_0_2_missing_operation_fields() {
     for (field, negative, value) in [
         ("hosts", "notHosts", "*"),
         ("ports", "notPorts", "80"),
@@ -82,7 +82,7 @@ fn missing_operation_fields() {
 }
 
 #[test]
-fn missing_condition_keys() {
+fn row_0_2_missing_condition_keys() {
     for (key, value) in [
         ("source.ip", "0.0.0.0/0"),
         ("remote.ip", "::/0"),
@@ -106,7 +106,7 @@ fn missing_condition_keys() {
 
 /// Section 4.10, every row.
 #[test]
-fn request_principals() {
+fn row_4_10_request_principals() {
     for (value, issuer, subject, expected) in [
         ("*", "i", "s", true),
         ("*", "i", "", false),
@@ -136,7 +136,7 @@ fn request_principals() {
 
 /// Section 4.3.
 #[test]
-fn paths() {
+fn row_4_3_paths() {
     let hit = |value: &str, target: &str| http(&to("ALLOW", json!({"paths": [value]})), &Ask::get(target));
     for target in ["/info?x", "/info?", "/./info", "/x/../info", "/inf%6f", "/info#f"] {
         assert!(hit("/info", target), "{target}");
@@ -153,7 +153,7 @@ fn paths() {
 
 /// Sections 4.6 to 4.8 and 4.13.
 #[test]
-fn methods_pseudo_headers_ports_and_metadata() {
+fn row_4_6_methods_pseudo_headers_ports_and_metadata() {
     assert!(!http(&to("ALLOW", json!({"methods": ["get"]})), &Ask::get("/")));
     assert!(http(&when("ALLOW", "request.headers[:method]", "values", &["GET"]), &Ask::get("/")));
     assert!(http(&when("ALLOW", "request.headers[:scheme]", "values", &["http"]), &Ask::get("/")));
@@ -169,7 +169,7 @@ fn methods_pseudo_headers_ports_and_metadata() {
 
 /// Section 4.11: both are lists of strings or strings.
 #[test]
-fn audiences_and_presenter() {
+fn row_4_11_audiences_and_presenter() {
     let token = Ask::claiming(json!({"aud": ["a", "b"], "azp": "client"}));
     assert!(http(&when("ALLOW", "request.auth.audiences", "values", &["b"]), &token));
     assert!(http(&when("ALLOW", "request.auth.presenter", "values", &["cl*"]), &token));
