@@ -130,10 +130,11 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Whether tokens are not looked at: in a CORS preflight, and where there is no path (CONNECT), since Istio asks for
-/// tokens by the rule that a path begins with `/`.
+/// Whether tokens are not looked at: in a CORS preflight, and in a CONNECT without a path, since Istio asks for tokens
+/// by the rule that a path begins with `/`. A path that is only not known exempts from nothing.
 pub(super) fn is_exempt(request: &TokenRequest<'_>) -> bool {
-    request.target.is_none() || is_cors_preflight(request)
+    let without_path = request.method == Some("CONNECT") && request.target.is_none();
+    without_path || is_cors_preflight(request)
 }
 
 /// Whether the browser only asks for permission: Envoy leaves such a request alone, as it carries no credentials.

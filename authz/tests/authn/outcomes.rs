@@ -205,6 +205,16 @@ fn connect_has_no_path_and_is_left_alone() {
 }
 
 #[test]
+fn a_path_that_is_not_known_exempts_from_nothing() {
+    let authenticator = compile(vec![rule()]);
+    for method in [None, Some("GET")] {
+        let call = bearer(&bad());
+        let request = TokenRequest { method, headers: &call.headers, ..TokenRequest::default() };
+        refused(authenticator.authenticate(&request, &NoKeys, NOW));
+    }
+}
+
+#[test]
 fn keys_that_cannot_be_had_refuse_tokens_and_nothing_else() {
     let mut rule = rule();
     rule.jwks = palisade_policies::JwksSource::Uri("https://keys.example".to_owned());
