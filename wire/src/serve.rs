@@ -18,8 +18,10 @@ use tonic::service::Routes;
 mod accept;
 mod authority;
 mod connection;
+mod pages;
 mod socket;
 
+pub use pages::{Page, Pages, pages};
 pub use socket::{SocketError, UnixSocket};
 
 /// What one listener lets its callers hold.

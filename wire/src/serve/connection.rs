@@ -65,7 +65,11 @@ pub(super) async fn over_unix(stream: UnixStream, serving: Serving) {
     serve(ValidAuthority::new(stream), caller, serving, std::future::pending()).await;
 }
 
-async fn handshake(stream: TcpStream, tls: &dyn ServerTls, timeout: Duration) -> io::Result<TlsStream<TcpStream>> {
+pub(super) async fn handshake(
+    stream: TcpStream,
+    tls: &dyn ServerTls,
+    timeout: Duration,
+) -> io::Result<TlsStream<TcpStream>> {
     stream.set_nodelay(true)?;
     tokio::time::timeout(timeout, TlsAcceptor::from(tls.config()).accept(stream)).await?
 }
