@@ -89,8 +89,8 @@ pub enum VerifyError {
         /// Its serial number, lower-case hex.
         serial: String,
     },
-    /// At first contact: the chain does not end in the root whose hash was given.
-    #[error("the certificate chain does not end in the root that was pinned")]
+    /// At first contact: the chain does not hold the root whose hash was given.
+    #[error("the certificate chain does not lead to the root that was pinned")]
     RootNotPinned,
 }
 
