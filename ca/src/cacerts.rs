@@ -82,7 +82,7 @@ pub enum CacertsError {
         /// Where intermediates belong.
         chain: PathBuf,
         /// What a peer would say.
-        source: SignerError,
+        source: Box<SignerError>,
     },
 }
 
@@ -154,7 +154,7 @@ impl Files {
                 certificate: certificate.clone(),
                 root: root.clone(),
                 chain: between.clone(),
-                source,
+                source: Box::new(source),
             },
         })?;
         Ok(Plugin { signer, chain, roots })
