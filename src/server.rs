@@ -2,6 +2,7 @@
 //! authorization service for enforcers that are not ours.
 
 mod admin;
+mod authorities;
 mod authz;
 mod mutual;
 mod record;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use palisade_audit::{AdminAudit, Authorizer, IngestService, NanoClock, Store};
-use palisade_ca::{Authority, CaConfig, CaService};
+use palisade_ca::{AgentsService, Authority, CaConfig, CaService, EntrySource, NoEntries};
 use palisade_control::{Control, ControlConfig};
 use palisade_identity::TrustDomain;
 use palisade_policies::{MeshConfig, read_paths};
@@ -55,6 +56,8 @@ pub(crate) struct Options {
     /// Longest lifetime of a certificate; a request for more is shortened.
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     max_leaf_ttl: humantime::Duration,
+    #[command(flatten)]
+    keys: authorities::KeyOptions,
     #[command(flatten)]
     authz: authz::AuthzOptions,
     #[command(flatten)]
@@ -121,7 +124,9 @@ fn start(
     let own = parts.ingest.clone().until(last.clone());
     let operator = Routes::new(AdminServer::new(operator)).add_service(own.into_server());
     tasks.spawn_quiet("administration", serve::unix(admin, operator, Limits::default(), last));
+    let agents = AgentsService::new(Arc::clone(&parts.authority), parts.entries, shutdown.clone());
     let routes = Routes::new(CaService::new(Arc::clone(&parts.authority)).into_server())
+        .add_service(agents.into_server())
         .add_service(parts.control.handle().service())
         .add_service(parts.ingest.until(shutdown.clone()).into_server());
     let tls: Arc<dyn ServerTls> = Arc::clone(&parts.authority) as Arc<dyn ServerTls>;
@@ -133,6 +138,7 @@ fn start(
 /// What the server is made of.
 struct Parts {
     authority: Arc<Authority>,
+    entries: Arc<dyn EntrySource>,
     control: Control,
     store: Store,
     ingest: IngestService,
@@ -142,12 +148,12 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
     let usage = |error: &(dyn std::error::Error + 'static)| exit::usage(exit::chain(error));
     let clock = Arc::new(SystemClock);
     let trust_domain = trust_domain(options)?;
-    let ca = CaConfig {
+    let ca = options.keys.apply(CaConfig {
         leaf_ttl: options.leaf_ttl.into(),
         max_ttl: options.max_leaf_ttl.into(),
         dns_names: options.dns_names.clone(),
         ..CaConfig::new(options.data_dir.join("ca"), trust_domain.clone())
-    };
+    })?;
     let authority = Authority::open(ca, clock.clone()).await.map_err(|error| usage(&error))?;
     authority.register_metrics(registry);
     let config = ControlConfig { trust_domain: Some(trust_domain), ..ControlConfig::new(&options.config_dir) };
@@ -160,7 +166,7 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
         None => handle.enforcer_of(caller, claimed),
     });
     let ingest = IngestService::new(store.clone(), authorize, NanoClock::system(), registry);
-    Ok(Parts { authority, control, store, ingest })
+    Ok(Parts { authority, entries: Arc::new(NoEntries), control, store, ingest })
 }
 
 /// On the Unix socket only this very process may add to the record, and only as its authorization service. `None` for callers

@@ -22,7 +22,6 @@ const MAX_MESSAGE: usize = 128 * 1_024;
 #[derive(Clone, Debug)]
 pub struct CaService {
     authority: Arc<Authority>,
-    roots_pem: Arc<str>,
 }
 
 /// An answer that is not a certificate, and the reason we count and log.
@@ -35,8 +34,7 @@ impl CaService {
     /// Serves `authority`.
     #[must_use]
     pub fn new(authority: Arc<Authority>) -> Self {
-        let roots_pem = authority.bundle().to_pem().into();
-        Self { authority, roots_pem }
+        Self { authority }
     }
 
     /// For `tonic::service::Routes`. Its listener must put a [`Caller`] into the requests, as
@@ -55,7 +53,15 @@ impl CaService {
         let csr = Csr::parse(&message.csr).map_err(refuse)?;
         csr.check_id(&attested.id).map_err(refuse)?;
         check_redeemable(&attested, &csr)?;
-        let order = Order { attested: &attested, csr: &csr, ttl: message.validity_duration, caller: caller.describe() };
+        let order = Order {
+            attested: &attested,
+            csr: &csr,
+            ttl: message.validity_duration,
+            caller: caller.describe(),
+            presented: caller.peer.as_deref().map(|peer| peer.serial().to_owned()),
+            dns_names: &[],
+            entry: String::new(),
+        };
         let issued = self.authority.issue(order).await.map_err(refuse_issue)?;
         let (leaf, ttl) = (issued.leaf, message.validity_duration);
         tracing::info!(id = %attested.id, serial = leaf.serial, attestor = attested.attestor,
@@ -64,7 +70,10 @@ impl CaService {
             tracing::warn!(id = %attested.id, serial = leaf.serial, requested_ttl = ttl,
                 not_after = leaf.lifetime.not_after, "lifetime shortened");
         }
-        let cert_chain = vec![certificate_pem(&leaf.certificate), issued.intermediate_pem, self.roots_pem.to_string()];
+        // One certificate an element, and the last holds all roots.
+        let mut cert_chain = vec![certificate_pem(&leaf.certificate)];
+        cert_chain.extend(issued.realm.signer.chain_pem.iter().cloned());
+        cert_chain.push(issued.realm.roots_pem.to_string());
         Ok(IstioCertificateResponse { cert_chain })
     }
 
@@ -120,6 +129,7 @@ fn unavailable(error: &StoreError) -> Refused {
 fn refuse_issue(error: IssueError) -> Refused {
     match error {
         IssueError::Store(StoreError::TokenSpent) => unauthenticated("token-used"),
+        IssueError::Store(StoreError::CallerRevoked) => unauthenticated("certificate-revoked"),
         IssueError::Store(error) => unavailable(&error),
         IssueError::Leaf(error) => {
             let error: &dyn std::error::Error = &error;

@@ -54,7 +54,11 @@ async fn logs_hold_no_token_and_no_key() {
     agent.ask(&csr(&key, &[WEB]), 0, Some(&token)).await.unwrap();
     agent.ask(&csr(&KeyPair::generate().unwrap(), &[WEB]), 0, Some(&token)).await.unwrap_err();
     server.authority.maintain().await;
-    let files = ["root.pem", "intermediate.pem"].map(|name| fs::read_to_string(server.dir.path().join(name)).unwrap());
+    server.authority.prepare(false, None).await.unwrap();
+    let files = fs::read_dir(server.dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    let keys = files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("key-"));
+    let files: Vec<_> = keys.map(|path| fs::read_to_string(path).unwrap()).collect();
+    assert_eq!(files.len(), 4, "two roots and two intermediates");
     server.stop().await;
 
     let log = String::from_utf8_lossy(&captured.0.lock().unwrap()).into_owned();

@@ -8,11 +8,16 @@ use palisade_audit::{AdminAudit, Answers};
 use palisade_ca::Authority;
 use palisade_identity::SpiffeId;
 use palisade_wire::admin::admin_server::Admin;
-use palisade_wire::admin::{AuditQuery, CreateJoinTokenRequest, CreateJoinTokenResponse};
+use palisade_wire::admin::{
+    AuditQuery, Authorities, CreateJoinTokenRequest, CreateJoinTokenResponse, GetAuthoritiesRequest,
+    ListRevokedCertificatesRequest, RevokeCertificatesRequest, RevokedCertificates, RotateAuthoritiesRequest,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-/// Audit queries and join tokens.
+use super::authorities;
+
+/// Audit queries, join tokens, authorities and revocation.
 pub(super) struct AdminService {
     pub(super) audit: AdminAudit,
     pub(super) authority: Arc<Authority>,
@@ -49,5 +54,30 @@ impl Admin for AdminService {
             .map_err(|error| Status::invalid_argument(crate::exit::chain(&error)))?;
         let expires_unix = i64::try_from(made.expires.as_secs()).unwrap_or(i64::MAX);
         Ok(Response::new(CreateJoinTokenResponse { token: made.token.to_string(), expires_unix }))
+    }
+
+    async fn get_authorities(&self, _: Request<GetAuthoritiesRequest>) -> Result<Response<Authorities>, Status> {
+        authorities::status(&self.authority).await.map(Response::new)
+    }
+
+    async fn rotate_authorities(
+        &self,
+        request: Request<RotateAuthoritiesRequest>,
+    ) -> Result<Response<Authorities>, Status> {
+        authorities::rotate(&self.authority, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn revoke_certificates(
+        &self,
+        request: Request<RevokeCertificatesRequest>,
+    ) -> Result<Response<RevokedCertificates>, Status> {
+        authorities::revoke(&self.authority, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_revoked_certificates(
+        &self,
+        _: Request<ListRevokedCertificatesRequest>,
+    ) -> Result<Response<RevokedCertificates>, Status> {
+        authorities::revoked(&self.authority).await.map(Response::new)
     }
 }
