@@ -256,7 +256,7 @@ impl Authority {
 
     fn show_dates(&self) {
         let realm = self.realm.load();
-        let root = realm.bundle.authorities().first().and_then(crate::signer::Found::read);
+        let root = crate::signer::Found::read(&realm.anchor);
         self.metrics.not_after("root", root.map_or(0, |root| root.not_after));
         self.metrics.not_after("intermediate", realm.signer.not_after);
         self.metrics.not_after("server", self.server_identity().svid.not_after().as_secs());

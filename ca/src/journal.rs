@@ -198,12 +198,10 @@ impl Journal {
         self.sequence = self.sequence.saturating_add(1);
     }
 
-    /// All roots, each once, the active authority's first.
+    /// All roots, each once, oldest first: the order does not change with what each is for, as that is no change of trust.
     pub(crate) fn roots(&self) -> Vec<CertificateDer<'static>> {
-        let mut records: Vec<_> = self.authorities.iter().collect();
-        records.sort_by_key(|record| record.state != State::Active);
         let mut roots = Vec::new();
-        for root in records.into_iter().flat_map(Record::roots) {
+        for root in self.authorities.iter().flat_map(Record::roots) {
             if !roots.contains(&root) {
                 roots.push(root);
             }

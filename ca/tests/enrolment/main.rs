@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
+mod agents;
+mod cacerts;
 mod custody;
 mod harness;
+mod revocation;
+mod rotation;
 
 use std::sync::Arc;
 use std::time::Duration;
