@@ -1,8 +1,8 @@
 //! `palisade.agents.v1`: what agents need beyond a certificate of their own.
 //!
 //! `Follow` tells each agent the whole state of trust at once and after every change, and learns from it which bundle it has
-//! installed: by that a new root is known to be known before it signs. `IssueX509` signs for the workloads of the agent's
-//! entries. `IssueJwt` is not there yet.
+//! installed: by that a new root is known to be known before it signs. `IssueX509` signs certificates, `IssueJwt` tokens, for the
+//! workloads of the agent's entries.
 
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ mod follow;
 pub(crate) mod followers;
 mod issue;
 mod source;
+mod token;
 
 pub use source::{EntryChanges, EntrySource, NoEntries};
 
@@ -98,7 +99,7 @@ impl Agents for AgentsService {
     }
 
     async fn issue_jwt(&self, request: Request<IssueJwtRequest>) -> Result<Response<IssueJwtResponse>, Status> {
-        self.agent(&request)?;
-        Err(Status::unimplemented("tokens are not issued by this release"))
+        let (peer, _) = self.agent(&request)?;
+        Ok(Response::new(self.token(&peer, &request.into_inner()).await?))
     }
 }

@@ -19,7 +19,9 @@ use crate::config::{CaConfig, ConfigError};
 use crate::custody::CustodyError;
 use crate::custody::file::FileCustody;
 use crate::directory::{Directory, DirectoryError};
+use crate::document::{Content, Documents};
 use crate::journal::{Journal, JournalError, State};
+use crate::jwt::{Ring, RingError};
 use crate::metrics::Metrics;
 use crate::signer::SignerError;
 use crate::store::{IssuanceRow, Store, StoreError};
@@ -33,7 +35,7 @@ mod server;
 mod status;
 
 use hands::Hands;
-pub(crate) use issue::{IssueError, Order};
+pub(crate) use issue::{IssueError, Order, TokenError, TokenOrder};
 pub(crate) use realm::Realm;
 pub use revoke::RevokeError;
 pub use rotate::RotateError;
@@ -87,6 +89,9 @@ pub enum OpenError {
     /// A root breaks a rule for signing certificates.
     #[error("a root is not accepted as a trust anchor")]
     Bundle(#[from] BundleError),
+    /// The keys that sign tokens.
+    #[error("the keys for tokens cannot be used")]
+    Ring(#[from] RingError),
     /// The database.
     #[error("the issuance records cannot be opened")]
     Store(#[from] StoreError),
@@ -133,12 +138,13 @@ impl Authority {
         let (now, metrics) = (clock.now().as_secs(), Metrics::default());
         let (directory, version) = Directory::open(&config.dir)?;
         let custody = FileCustody::new(directory.clone(), config.passphrase.clone());
-        let mut hands = Hands::new(directory.clone(), custody);
+        let ring = Ring::open(&directory, &config.jwt, now)?;
+        let mut hands = Hands::new(directory.clone(), custody, ring);
         let journal = hands.open(&config, version, now)?;
         directory.create(DATABASE, b"")?;
         let store = Store::open(directory.join(DATABASE), metrics.clone()).await?;
         let denied = store.revocations(signed(now)).await?.into_iter().map(|revoked| revoked.serial).collect();
-        let realm = realm_of(journal, &hands, &config, denied)?;
+        let realm = realm_of(journal, &hands, &config, denied, now)?;
         let parts = server::Parts { config: &config, realm: &realm, crosses: server::crosses(&realm, &hands, now) };
         let serving = server::issue(parts, &store, &clock).await?;
         let attestors: Vec<Box<dyn Attestor>> = vec![
@@ -179,6 +185,12 @@ impl Authority {
     #[must_use]
     pub fn bundle(&self) -> Arc<TrustBundle> {
         Arc::clone(&self.realm.load().bundle)
+    }
+
+    /// The public keys of this moment as documents: SPIFFE's bundle, JWK sets, discovery.
+    #[must_use]
+    pub fn documents(&self) -> Arc<Documents> {
+        Arc::clone(&self.realm.load().documents)
     }
 
     /// What the server authenticates with on its own port: its SPIFFE ID, its DNS names and addresses. The
@@ -264,10 +276,21 @@ impl Authority {
 }
 
 /// The state that a journal and the keys at hand make.
-fn realm_of(journal: Journal, hands: &Hands, config: &CaConfig, denied: BTreeSet<String>) -> Result<Realm, OpenError> {
+fn realm_of(
+    journal: Journal,
+    hands: &Hands,
+    config: &CaConfig,
+    denied: BTreeSet<String>,
+    now: u64,
+) -> Result<Realm, OpenError> {
     let active = journal.of(State::Active).map(|record| record.id.clone()).unwrap_or_default();
     let signer = hands.signer(&active).ok_or(OpenError::KeyGone(active))?;
-    Ok(Realm::new(journal, signer, &config.trust_domain, denied)?)
+    let documents = |x509: &TrustBundle, ring: &Ring| {
+        let (jwt, issuer) = (|usage: &str| ring.jwks(usage), config.jwt.issuer.as_deref());
+        let content = Content { x509, jwt: &jwt, issuer, refresh_hint: config.jwt.refresh_hint };
+        Documents::write(&content, &hands.directory, now)
+    };
+    Realm::new(journal, signer, &config.trust_domain, denied, hands.ring.clone(), documents)
 }
 
 pub(crate) fn signed(seconds: u64) -> i64 {

@@ -7,6 +7,7 @@ use palisade_identity::TrustDomain;
 use rustls_pki_types::DnsName;
 
 use crate::custody::Passphrase;
+use crate::jwt::{JwtConfig, JwtConfigError};
 use crate::signer;
 
 /// The authority's settings.
@@ -33,6 +34,8 @@ pub struct CaConfig {
     pub cacerts: Option<PathBuf>,
     /// Encrypts the keys made here from now on, and opens those that are encrypted.
     pub passphrase: Option<Passphrase>,
+    /// Tokens and the bundle's refresh hint.
+    pub jwt: JwtConfig,
 }
 
 /// Why settings are refused.
@@ -65,6 +68,9 @@ pub enum ConfigError {
     /// Not a DNS name.
     #[error("`{0}` is not a DNS name")]
     DnsName(String),
+    /// Tokens.
+    #[error("the settings of tokens are refused")]
+    Jwt(#[from] JwtConfigError),
 }
 
 impl CaConfig {
@@ -82,6 +88,7 @@ impl CaConfig {
             activate_after: None,
             cacerts: None,
             passphrase: None,
+            jwt: JwtConfig::default(),
         }
     }
 
@@ -103,6 +110,7 @@ impl CaConfig {
         if rotate_every.as_secs() == 0 || rotate_every > root_ttl / 8 * 7 {
             return Err(ConfigError::Rotation { rotate_every, root_ttl });
         }
+        self.jwt.check()?;
         match self.dns_names.iter().find(|name| DnsName::try_from(name.as_str()).is_err()) {
             Some(bad) => Err(ConfigError::DnsName(bad.clone())),
             None => Ok(()),

@@ -43,6 +43,8 @@ pub struct Documents {
     pub discovery: Option<Arc<str>>,
     /// Grows with each change of the bundle.
     pub sequence: u64,
+    /// After so many seconds whoever cannot follow looks again.
+    pub refresh_hint: u32,
 }
 
 /// What goes into them.
@@ -62,10 +64,11 @@ impl Documents {
         let keys: Vec<Value> = roots.chain((content.jwt)("jwt-svid")).collect();
         let digest = hex(&sha256(json!(keys).to_string().as_bytes()));
         let sequence = sequence(directory, &digest, now)?;
+        let refresh_hint = u32::try_from(content.refresh_hint.as_secs()).unwrap_or(u32::MAX);
         let bundle = json!({
             "keys": keys,
             "spiffe_sequence": sequence,
-            "spiffe_refresh_hint": content.refresh_hint.as_secs(),
+            "spiffe_refresh_hint": refresh_hint,
         });
         let set = |usage| json!({"keys": (content.jwt)(usage)}).to_string().into();
         let discovery = content.issuer.map(|issuer| discovery(issuer).to_string().into());
@@ -75,6 +78,7 @@ impl Documents {
             keys: set("sig"),
             discovery,
             sequence,
+            refresh_hint,
         })
     }
 }

@@ -14,9 +14,6 @@ use super::source::EntryChanges;
 use crate::authority::Realm;
 use crate::signer::{hex, sha256};
 
-/// A bundle is looked at again after this many seconds by whoever cannot follow.
-const REFRESH_HINT: u32 = 300;
-
 /// A stream and what it has said so far.
 pub(super) struct Follow {
     service: AgentsService,
@@ -115,8 +112,8 @@ impl Follow {
 fn bundle(realm: &Realm) -> Bundle {
     Bundle {
         x509_authorities: realm.bundle.authorities().iter().map(|der| der.to_vec()).collect(),
-        jwt_jwks: String::new(),
-        sequence: realm.journal.sequence,
-        refresh_hint: REFRESH_HINT,
+        jwt_jwks: realm.documents.jwt_bundle.to_string(),
+        sequence: realm.documents.sequence,
+        refresh_hint: realm.documents.refresh_hint,
     }
 }

@@ -14,6 +14,7 @@ use crate::custody::file::FileCustody;
 use crate::custody::{Custody as _, CustodyError, key_name};
 use crate::directory::Directory;
 use crate::journal::{Journal, Origin, Record, State};
+use crate::jwt::Ring;
 use crate::root::Root;
 use crate::signer::{Found, Signer, SignerError, certificate_pem};
 
@@ -38,11 +39,13 @@ pub(crate) struct Hands {
     pub(crate) members: BTreeMap<String, Member>,
     /// Of the plugged-in files that were judged last, and what is wrong with them.
     pub(crate) plugin: ([u8; 32], Option<String>),
+    /// The keys that sign tokens.
+    pub(crate) ring: Ring,
 }
 
 impl Hands {
-    pub(crate) fn new(directory: Directory, custody: FileCustody) -> Self {
-        Self { directory, custody, members: BTreeMap::new(), plugin: ([0; 32], None) }
+    pub(crate) fn new(directory: Directory, custody: FileCustody, ring: Ring) -> Self {
+        Self { directory, custody, members: BTreeMap::new(), plugin: ([0; 32], None), ring }
     }
 
     pub(crate) fn signer(&self, id: &str) -> Option<Arc<Signer>> {

@@ -2,20 +2,34 @@
 
 use std::sync::Arc;
 
+use palisade_identity::SpiffeId;
 use rcgen::PublicKeyData as _;
 
 use super::{Authority, Realm, signed};
 use crate::attest::Attested;
 use crate::csr::Csr;
+use crate::jwt::{self, JwtError, JwtSvid};
 use crate::leaf::{self, Leaf, LeafError, LeafSpec, Lifetimes};
 use crate::signer::hex;
 use crate::store::{Evidence, IssuanceRow, StoreError};
+
+/// In rows and metrics of tokens.
+const TOKEN_ATTESTOR: &str = "agent-token";
 
 /// Why a certificate is not issued after attestation.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IssueError {
     #[error("no leaf can be signed")]
     Leaf(#[from] LeafError),
+    #[error("the issuance cannot be recorded")]
+    Store(#[from] StoreError),
+}
+
+/// Why a token is not issued.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TokenError {
+    #[error("no token can be signed")]
+    Jwt(#[from] JwtError),
     #[error("the issuance cannot be recorded")]
     Store(#[from] StoreError),
 }
@@ -34,6 +48,20 @@ pub(crate) struct Order<'a> {
     pub(crate) dns_names: &'a [String],
     /// The registration entry, empty without one.
     pub(crate) entry: String,
+}
+
+/// A token that is asked for, once it is known by whom.
+#[derive(Debug)]
+pub(crate) struct TokenOrder<'a> {
+    pub(crate) id: &'a SpiffeId,
+    pub(crate) audience: &'a [String],
+    /// Seconds; 0 or less means the default.
+    pub(crate) ttl: i64,
+    pub(crate) caller: &'a str,
+    /// Serial number of the certificate that the caller showed.
+    pub(crate) presented: &'a str,
+    /// The registration entry, empty without one.
+    pub(crate) entry: &'a str,
 }
 
 /// A leaf that is recorded, and the state it hangs on.
@@ -69,6 +97,35 @@ impl Authority {
         self.store.record(row, Evidence { redeem, presented: order.presented }).await?;
         self.metrics.issued(order.attested.attestor, lifetime.shortened);
         Ok(Issued { leaf, realm })
+    }
+}
+
+impl Authority {
+    /// Signs a token and records it: its `jti` is the row's serial, the key's `kid` its authority.
+    pub(crate) async fn issue_token(&self, order: TokenOrder<'_>) -> Result<JwtSvid, TokenError> {
+        let (now, realm) = (self.now(), self.realm());
+        if realm.denies(order.presented) {
+            return Err(StoreError::CallerRevoked.into());
+        }
+        let made = jwt::issue(&realm.ring, &self.config().jwt, order.id, order.audience, order.ttl, now)?;
+        let row = IssuanceRow {
+            serial: made.id.clone(),
+            spiffe_id: order.id.as_str().to_owned(),
+            caller: order.caller.to_owned(),
+            attestor: TOKEN_ATTESTOR.to_owned(),
+            not_before: signed(made.issued_at),
+            not_after: signed(made.expires_at),
+            requested_ttl: order.ttl,
+            shortened: made.shortened,
+            key_sha256: String::new(),
+            issued_at: signed(now),
+            authority: realm.ring.signing().kid().to_owned(),
+            entry: order.entry.to_owned(),
+        };
+        let evidence = Evidence { redeem: None, presented: Some(order.presented.to_owned()) };
+        self.store.record(row, evidence).await?;
+        self.metrics.issued(TOKEN_ATTESTOR, made.shortened);
+        Ok(made)
     }
 }
 

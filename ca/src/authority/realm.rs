@@ -6,7 +6,11 @@ use std::sync::Arc;
 
 use palisade_identity::{BundleError, CertificateDer, TrustBundle, TrustBundles, TrustDomain};
 
+use super::OpenError;
+use crate::directory::DirectoryError;
+use crate::document::Documents;
 use crate::journal::{Journal, Origin, Record, State};
+use crate::jwt::Ring;
 use crate::signer::{Found, Signer, hex};
 
 /// One state of the authority.
@@ -26,6 +30,10 @@ pub(crate) struct Realm {
     pub(crate) digest: String,
     /// Identifiers of the authorities whose leaves must be replaced, and of the certificates they sign with.
     pub(crate) tainted: Vec<String>,
+    /// The keys that sign tokens.
+    pub(crate) ring: Ring,
+    /// Everything public, as documents.
+    pub(crate) documents: Arc<Documents>,
 }
 
 impl Realm {
@@ -34,8 +42,11 @@ impl Realm {
         signer: Arc<Signer>,
         domain: &TrustDomain,
         denied: BTreeSet<String>,
-    ) -> Result<Self, BundleError> {
+        ring: Ring,
+        documents: impl FnOnce(&TrustBundle, &Ring) -> Result<Documents, DirectoryError>,
+    ) -> Result<Self, OpenError> {
         let bundle = TrustBundle::new(domain.clone(), journal.roots())?;
+        let documents = Arc::new(documents(&bundle, &ring)?);
         let mut bundles = TrustBundles::from_iter([bundle.clone()]);
         bundles.with_denied(denied);
         let active = journal.of(State::Active);
@@ -53,6 +64,8 @@ impl Realm {
             bundle: Arc::new(bundle),
             bundles: Arc::new(bundles),
             tainted,
+            ring,
+            documents,
             journal,
         })
     }

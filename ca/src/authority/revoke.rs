@@ -94,7 +94,7 @@ impl Authority {
         let denied: BTreeSet<String> = revoked.into_iter().map(|revoked| revoked.serial).collect();
         let realm = self.realm();
         if denied != *realm.bundles.denied() {
-            self.install(realm_of(realm.journal.clone(), hands, &self.config, denied)?);
+            self.install(realm_of(realm.journal.clone(), hands, &self.config, denied, self.now())?);
         }
         Ok(())
     }

@@ -77,6 +77,8 @@ impl Authority {
         self.report("cacerts", adopted);
         let renewed = self.renew_intermediates(&mut hands).await;
         self.report("intermediate", renewed);
+        let turned = self.turn_ring(&mut hands);
+        self.report("keys for tokens", turned);
         let stepped = self.step(&mut hands).await;
         self.report("rotation", stepped);
         let denied = self.deny(&hands).await;
@@ -275,7 +277,7 @@ impl Authority {
             return Ok(());
         }
         // Nothing is written that could not be read back as a bundle.
-        let realm = realm_of(journal, hands, &self.config, before.bundles.denied().clone())?;
+        let realm = realm_of(journal, hands, &self.config, before.bundles.denied().clone(), self.now())?;
         realm.journal.write(&hands.directory)?;
         self.install(realm);
         let realm = self.realm();
@@ -291,6 +293,18 @@ impl Authority {
     pub(super) fn install(&self, realm: Realm) {
         self.realm.store(Arc::new(realm));
         self.changes.send_replace(());
+    }
+
+    /// Makes, uses and drops the keys for tokens as the clock says.
+    fn turn_ring(&self, hands: &mut Hands) -> Result<(), OpenError> {
+        let now = self.now();
+        let Some(turned) = hands.ring.turned(&hands.directory, &self.config.jwt, now)? else { return Ok(()) };
+        tracing::info!(signing = turned.signing().kid(), "the keys for tokens have turned");
+        hands.ring = turned;
+        let realm = self.realm();
+        let denied = realm.bundles.denied().clone();
+        self.install(realm_of(realm.journal.clone(), hands, &self.config, denied, now)?);
+        Ok(())
     }
 
     async fn renew_intermediates(&self, hands: &mut Hands) -> Result<(), OpenError> {

@@ -97,7 +97,7 @@ impl Authority {
         };
         Ok(Status {
             trust_domain: realm.journal.trust_domain.clone(),
-            sequence: realm.journal.sequence,
+            sequence: realm.documents.sequence,
             bundle_digest: realm.digest.clone(),
             authorities: realm.journal.authorities.iter().map(authority).collect(),
             followers: self.followers.all(),

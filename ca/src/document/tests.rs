@@ -3,12 +3,20 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsage
 
 use super::*;
 use crate::jwt::{JwtConfig, Ring};
-use crate::signer::Signer;
 
 const NOW: u64 = 1_800_000_000;
 
 fn domain() -> TrustDomain {
     TrustDomain::parse("cluster.local").unwrap()
+}
+
+fn root(algorithm: &'static rcgen::SignatureAlgorithm) -> CertificateDer<'static> {
+    let key = KeyPair::generate_for(algorithm).unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "root");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.self_signed(&key).unwrap().der().clone()
 }
 
 fn bundle(roots: &[&CertificateDer<'static>]) -> TrustBundle {
@@ -32,16 +40,16 @@ fn parsed(text: &str) -> Value {
 #[test]
 fn the_bundle_is_what_spiffe_specifies() {
     let dir = tempfile::tempdir().unwrap();
-    let directory = Directory::open(dir.path()).unwrap();
+    let (directory, _) = Directory::open(dir.path()).unwrap();
     let ring = Ring::open(&directory, &JwtConfig::default(), NOW).unwrap();
-    let root = Signer::root(&domain(), NOW).unwrap();
-    let documents = write(&directory, &bundle(&[root.certificate()]), &ring, NOW);
+    let root = root(&rcgen::PKCS_ECDSA_P256_SHA256);
+    let documents = write(&directory, &bundle(&[&root]), &ring, NOW);
     let whole = parsed(&documents.bundle);
     assert_eq!((whole["spiffe_sequence"].as_u64(), whole["spiffe_refresh_hint"].as_u64()), (Some(NOW), Some(300)));
     let [x509, jwt] = whole["keys"].as_array().unwrap().as_slice() else { panic!("{whole}") };
     assert_eq!((&x509["use"], &x509["kty"], &x509["crv"]), (&"x509-svid".into(), &"EC".into(), &"P-256".into()));
     assert_eq!((x509.get("kid"), x509["x5c"].as_array().unwrap().len()), (None, 1));
-    assert_eq!(STANDARD.decode(x509["x5c"][0].as_str().unwrap()).unwrap(), root.certificate().as_ref());
+    assert_eq!(STANDARD.decode(x509["x5c"][0].as_str().unwrap()).unwrap(), root.as_ref());
     assert_eq!((&jwt["use"], jwt["kid"].as_str().unwrap().len()), (&"jwt-svid".into(), 32));
     assert_eq!(parsed(&documents.jwt_bundle)["keys"].as_array().unwrap(), std::slice::from_ref(jwt));
     assert_eq!(parsed(&documents.keys)["keys"][0]["use"], "sig");
@@ -53,10 +61,10 @@ fn the_bundle_is_what_spiffe_specifies() {
 #[test]
 fn the_sequence_grows_with_the_content_and_only_then() {
     let dir = tempfile::tempdir().unwrap();
-    let directory = Directory::open(dir.path()).unwrap();
+    let (directory, _) = Directory::open(dir.path()).unwrap();
     let ring = Ring::open(&directory, &JwtConfig::default(), NOW).unwrap();
-    let (one, two) = (Signer::root(&domain(), NOW).unwrap(), Signer::root(&domain(), NOW).unwrap());
-    let (first, both) = (bundle(&[one.certificate()]), bundle(&[one.certificate(), two.certificate()]));
+    let (one, two) = (root(&rcgen::PKCS_ECDSA_P256_SHA256), root(&rcgen::PKCS_ECDSA_P256_SHA256));
+    let (first, both) = (bundle(&[&one]), bundle(&[&one, &two]));
     let begun = write(&directory, &first, &ring, NOW);
     assert_eq!(write(&directory, &first, &ring, NOW + 50), begun, "a restart changes nothing");
     assert_eq!(write(&directory, &both, &ring, NOW).sequence, NOW + 1, "even in the same second");
@@ -67,14 +75,7 @@ fn the_sequence_grows_with_the_content_and_only_then() {
 
 #[test]
 fn roots_of_every_kind_have_their_parameters() {
-    let jwk = |algorithm| {
-        let key = KeyPair::generate_for(algorithm).unwrap();
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "root");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        x509_jwk(&params.self_signed(&key).unwrap().der().clone())
-    };
+    let jwk = |algorithm| x509_jwk(&root(algorithm));
     let size = |jwk: &Value, name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap().len();
     let p384 = jwk(&rcgen::PKCS_ECDSA_P384_SHA384);
     assert_eq!((&p384["crv"], size(&p384, "x"), size(&p384, "y")), (&"P-384".into(), 48, 48));

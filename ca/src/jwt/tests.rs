@@ -40,7 +40,7 @@ fn audience(names: &[&str]) -> Vec<String> {
 
 fn open(now: u64) -> (tempfile::TempDir, Directory, Ring) {
     let dir = tempfile::tempdir().unwrap();
-    let directory = Directory::open(dir.path()).unwrap();
+    let (directory, _) = Directory::open(dir.path()).unwrap();
     let ring = Ring::open(&directory, &JwtConfig::default(), now).unwrap();
     (dir, directory, ring)
 }

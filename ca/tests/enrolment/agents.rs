@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use palisade_identity::{CertificateDer, SpiffeId, TrustBundles, UnixTime, verify_peer};
 use palisade_wire::agents::agents_client::AgentsClient;
 use palisade_wire::agents::{Entry, IssueJwtRequest, IssueX509Request, X509Order};
@@ -37,7 +40,7 @@ async fn a_state_comes_at_once_and_with_every_change_and_only_then() {
     let first = follower.last.clone();
     assert_eq!(first.entries, [entry("a", CART)]);
     assert_eq!(follower.bundle(), *server.authority.bundle());
-    assert_eq!((first.version.len(), first.bundle.unwrap().sequence), (64, 1));
+    assert_eq!(first.version.len(), 64);
     // The same again is no change; the next state is the next change's.
     server.entries.set(vec![entry("a", CART)]);
     server.entries.set(vec![entry("a", CART), entry("b", CART)]);
@@ -93,12 +96,85 @@ async fn who_may_not_follow_is_told_so() {
     let many = IssueX509Request { orders: vec![X509Order::default(); 501] };
     assert_eq!(client.issue_x509(many).await.unwrap_err().code(), Code::InvalidArgument);
     let jwt = client.issue_jwt(IssueJwtRequest::default()).await.unwrap_err();
-    assert_eq!(jwt.code(), Code::Unimplemented);
+    assert_eq!(jwt.code(), Code::InvalidArgument, "a token without an audience");
     let mut anonymous = AgentsClient::new(server.anonymous());
     let refused = anonymous.issue_x509(IssueX509Request::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
     // The connection is older than its certificate.
     server.clock.advance(Duration::from_secs(3_700));
     assert_eq!(client.issue_x509(IssueX509Request::default()).await.unwrap_err().code(), Code::Unauthenticated);
+    server.stop().await;
+}
+
+/// The claims of a token, verified with the keys that followers were sent.
+fn claims(token: &str, jwks: &str) -> serde_json::Value {
+    let jwks: serde_json::Value = serde_json::from_str(jwks).unwrap();
+    let part = |index: usize| URL_SAFE_NO_PAD.decode(token.split('.').nth(index).unwrap()).unwrap();
+    let header: serde_json::Value = serde_json::from_slice(&part(0)).unwrap();
+    let jwk = jwks["keys"].as_array().unwrap().iter().find(|jwk| jwk["kid"] == header["kid"]).expect("a known key");
+    let number = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
+    let point = [&[4][..], &number("x"), &number("y")].concat();
+    let (signed, _) = token.rsplit_once('.').unwrap();
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(signed.as_bytes(), &part(2)).unwrap();
+    serde_json::from_slice(&part(1)).unwrap()
+}
+
+fn asking(entry_id: &str, audience: &[&str]) -> IssueJwtRequest {
+    let audience = audience.iter().map(|name| (*name).to_owned()).collect();
+    IssueJwtRequest { entry_id: entry_id.to_owned(), audience }
+}
+
+#[tokio::test]
+async fn tokens_are_for_the_entrys_id_or_the_callers_own_and_recorded() {
+    let server = Server::start().await;
+    let agent = server.enrol(&web()).await;
+    server.entries.set(vec![Entry { jwt_ttl: 60, ..entry("a", CART) }]);
+    let follower = server.follow(&agent).await;
+    let jwks = follower.last.bundle.clone().unwrap().jwt_jwks;
+    let mut client = server.agents(&agent);
+    let made = client.issue_jwt(asking("a", &["db"])).await.unwrap().into_inner();
+    let said = claims(&made.token, &jwks);
+    assert_eq!((&said["sub"], &said["aud"]), (&CART.into(), &serde_json::json!(["db"])));
+    assert_eq!((made.expires_at - made.issued_at, said["exp"].as_i64()), (60, Some(made.expires_at)));
+    let own = client.issue_jwt(asking("", &["db", "cache"])).await.unwrap().into_inner();
+    assert_eq!(claims(&own.token, &jwks)["sub"], web().as_str());
+    let refused = client.issue_jwt(asking("b", &["db"])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+
+    let rows = server.authority.issuances(&SpiffeId::parse(CART).unwrap(), 9).await.unwrap();
+    let [row] = rows.as_slice() else { panic!("{rows:?}") };
+    assert_eq!((row.attestor.as_str(), row.entry.as_str(), row.caller.as_str()), ("agent-token", "a", web().as_str()));
+    assert_eq!((row.serial.as_str(), row.not_after), (said["jti"].as_str().unwrap(), made.expires_at));
+
+    server.authority.revoke_id(&web(), "stolen").await.unwrap();
+    let revoked = client.issue_jwt(asking("a", &["db"])).await.unwrap_err();
+    assert_eq!(revoked.code(), Code::PermissionDenied);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_key_for_tokens_reaches_followers_before_it_signs() {
+    // A key each half hour, shown for ten minutes before: shorter than the certificate that follows.
+    let server = Server::start_with(|config| {
+        config.jwt.refresh_hint = Duration::from_secs(120);
+        config.jwt.rotate_every = Duration::from_secs(1_800);
+    })
+    .await;
+    let agent = server.enrol(&web()).await;
+    let mut follower = server.follow(&agent).await;
+    let before = follower.last.bundle.clone().unwrap();
+    server.clock.advance(Duration::from_secs(1_300));
+    server.authority.maintain().await;
+    let shown = follower.next().await.unwrap().bundle.clone().unwrap();
+    assert!(shown.sequence > before.sequence);
+    let keys = |jwks: &str| serde_json::from_str::<serde_json::Value>(jwks).unwrap()["keys"].as_array().unwrap().len();
+    assert_eq!((keys(&before.jwt_jwks), keys(&shown.jwt_jwks)), (1, 2));
+    let made = server.agents(&agent).issue_jwt(asking("", &["db"])).await.unwrap().into_inner();
+    claims(&made.token, &before.jwt_jwks);
+    server.clock.advance(Duration::from_secs(600));
+    server.authority.maintain().await;
+    let made = server.agents(&agent).issue_jwt(asking("", &["db"])).await.unwrap().into_inner();
+    claims(&made.token, &shown.jwt_jwks);
+    assert!(std::panic::catch_unwind(|| claims(&made.token, &before.jwt_jwks)).is_err(), "the new key signs");
     server.stop().await;
 }
