@@ -4,6 +4,7 @@
 mod admin;
 mod authorities;
 mod authz;
+mod bundle;
 mod mutual;
 mod record;
 
@@ -59,6 +60,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     keys: authorities::KeyOptions,
     #[command(flatten)]
+    tokens: bundle::TokenOptions,
+    #[command(flatten)]
     authz: authz::AuthzOptions,
     #[command(flatten)]
     log: LogOptions,
@@ -92,7 +95,9 @@ async fn serve(options: &Options) -> Result<()> {
         states: parts.control.handle().states(),
     };
     let authorization = authz::Authorization::open(&options.authz, ground, &mut registry).await?;
+    let documents = options.tokens.open().await?;
     let mut addresses = Addresses::default();
+    bundle::note(documents.as_ref(), &mut addresses)?;
     addresses.note("grpc", bound.grpc.local_addr()?);
     addresses.note("metrics", bound.metrics.local_addr()?);
     authorization.note(&mut addresses)?;
@@ -100,6 +105,7 @@ async fn serve(options: &Options) -> Result<()> {
     tasks.spawn("metrics", runtime::serve(bound.metrics, pages, shutdown.clone()));
     // The administration socket also takes the authorization service's events, and so it ends after that.
     let last = CancellationToken::new();
+    bundle::start(documents, &parts.authority, &mut tasks, shutdown.clone());
     authorization.run(&mut tasks, &shutdown, last.clone());
     start(parts, (bound.grpc, bound.admin), &mut tasks, (shutdown, last));
     addresses.write(data)?;
@@ -154,6 +160,7 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
         dns_names: options.dns_names.clone(),
         ..CaConfig::new(options.data_dir.join("ca"), trust_domain.clone())
     })?;
+    let ca = options.tokens.apply(ca);
     let authority = Authority::open(ca, clock.clone()).await.map_err(|error| usage(&error))?;
     authority.register_metrics(registry);
     let config = ControlConfig { trust_domain: Some(trust_domain), ..ControlConfig::new(&options.config_dir) };

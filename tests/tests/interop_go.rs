@@ -98,3 +98,35 @@ fn go_spiffe_authenticates_both_ways_and_by_id() -> Result<()> {
     assert!(!refused.status.success(), "an identity of the same name, of another authority");
     Ok(())
 }
+
+/// The roots of the server's own directory, as an operator would hand them to somebody.
+fn root_file(mesh: &Mesh) -> Result<PathBuf> {
+    let journal: Value = serde_json::from_slice(&std::fs::read(mesh.path().join("server/ca/authorities.json"))?)?;
+    let roots = journal["authorities"][0]["roots"].as_array().context("roots")?;
+    let path = mesh.path().join("roots.pem");
+    std::fs::write(&path, roots.iter().filter_map(Value::as_str).collect::<String>())?;
+    Ok(path)
+}
+
+#[test]
+fn go_spiffe_fetches_the_bundle_and_sees_a_rotation() -> Result<()> {
+    let Some(program) = program("go_spiffe_fetches_the_bundle_and_sees_a_rotation") else { return Ok(()) };
+    let mut mesh = Mesh::new(&[])?;
+    mesh.start_server()?;
+    let url = format!("https://{}/bundle", mesh.server_address("bundle")?);
+    let roots = root_file(&mesh)?;
+    let server = "spiffe://cluster.local/ns/palisade-system/sa/palisade";
+    let more = ["cluster.local", server, roots.to_str().context("a path")?];
+    let fetch = || program.answer("bundle", Path::new(&url), &more);
+    let before = fetch()?;
+    let count = |bundle: &Value, what: &str| bundle[what].as_array().map_or(0, Vec::len);
+    assert_eq!((count(&before, "roots"), count(&before, "keys"), &before["refresh_hint"]), (1, 1, &300.into()));
+    let prepared = mesh.palisade(&["ca", "rotate", "--prepare"])?;
+    assert!(prepared.status.success(), "{}", String::from_utf8_lossy(&prepared.stderr));
+    let after = poll("the next root in the bundle", || {
+        let bundle = fetch().map_err(|error| error.to_string())?;
+        if count(&bundle, "roots") == 2 { Ok(bundle) } else { Err(bundle.to_string()) }
+    });
+    assert!(after["sequence"].as_u64() > before["sequence"].as_u64());
+    Ok(())
+}
