@@ -214,7 +214,7 @@ impl Follower {
     /// The next state, within ten seconds.
     pub(crate) async fn next(&mut self) -> Result<&AgentState, Status> {
         let next = tokio::time::timeout(Duration::from_secs(10), self.states.message()).await;
-        let next = next.unwrap_or_else(|_| panic!("no state after {:?}", self.last))?;
+        let next = next.map_err(|_| Status::deadline_exceeded("no state came"))??;
         self.last = next.ok_or_else(|| Status::cancelled("the stream ended"))?;
         Ok(&self.last)
     }

@@ -9,7 +9,7 @@ use rcgen::KeyPair;
 
 use crate::harness::{Server, TestClock, WEB, csr, domain, explain, identity, open, open_with, until, web};
 
-async fn states(server: &Server) -> Vec<State> {
+pub(crate) async fn states(server: &Server) -> Vec<State> {
     server.authority.status().await.unwrap().authorities.iter().map(|authority| authority.state).collect()
 }
 
