@@ -13,7 +13,7 @@ use crate::attest::certificate::CurrentCertificate;
 use crate::attest::join_token::{self, JoinToken, JoinTokenError, JoinTokens};
 use crate::attest::{Attested, Attestor};
 use crate::config::{CaConfig, ConfigError};
-use crate::csr::Csr;
+use crate::csr::{Csr, ExtraKeys};
 use crate::directory::{Directory, DirectoryError};
 use crate::leaf::{self, Leaf, LeafError, LeafSpec, Lifetimes};
 use crate::metrics::Metrics;
@@ -266,6 +266,10 @@ impl Authority {
 
     pub(crate) fn attestors(&self) -> &[Box<dyn Attestor>] {
         &self.attestors
+    }
+
+    pub(crate) fn extra_keys(&self) -> ExtraKeys {
+        self.config.extra_keys
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

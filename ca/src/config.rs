@@ -6,6 +6,7 @@ use std::time::Duration;
 use palisade_identity::TrustDomain;
 use rustls_pki_types::DnsName;
 
+use crate::csr::ExtraKeys;
 use crate::signer;
 
 /// The authority's settings.
@@ -21,6 +22,8 @@ pub struct CaConfig {
     pub max_ttl: Duration,
     /// DNS names of the server's own certificate besides the built-in ones.
     pub dns_names: Vec<String>,
+    /// Keys that are signed beside P-256, P-384 and RSA; none by default.
+    pub extra_keys: ExtraKeys,
 }
 
 /// Why settings are refused.
@@ -55,6 +58,7 @@ impl CaConfig {
             leaf_ttl: Duration::from_secs(3_600),
             max_ttl: Duration::from_secs(24 * 3_600),
             dns_names: Vec::new(),
+            extra_keys: ExtraKeys::default(),
         }
     }
 

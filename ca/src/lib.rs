@@ -14,7 +14,7 @@ mod store;
 pub use attest::join_token::{JoinToken, JoinTokenError};
 pub use authority::{Authority, OpenError, ServerIdentityError};
 pub use config::{CaConfig, ConfigError};
-pub use csr::{Csr, CsrError};
+pub use csr::{Csr, CsrError, ExtraKeys};
 pub use directory::DirectoryError;
 pub use service::CaService;
 pub use signer::SignerError;

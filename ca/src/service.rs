@@ -52,7 +52,7 @@ impl CaService {
         let message = request.get_ref();
         check_metadata(message, &attested)?;
         let refuse = |error: crate::CsrError| refused(error.code(), Status::invalid_argument(error.to_string()));
-        let csr = Csr::parse(&message.csr).map_err(refuse)?;
+        let csr = Csr::parse(&message.csr, self.authority.extra_keys()).map_err(refuse)?;
         csr.check_id(&attested.id).map_err(refuse)?;
         check_redeemable(&attested, &csr)?;
         let order = Order { attested: &attested, csr: &csr, ttl: message.validity_duration, caller: caller.describe() };

@@ -152,8 +152,14 @@ impl Agent {
         message: IstioCertificateRequest,
         token: Option<&str>,
     ) -> Result<IstioCertificateResponse, Status> {
-        let response = self.0.create_certificate(request(message, token)).await;
-        response.map(tonic::Response::into_inner)
+        self.send_whole(request(message, token)).await
+    }
+
+    pub(crate) async fn send_whole(
+        &mut self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<IstioCertificateResponse, Status> {
+        self.0.create_certificate(request).await.map(tonic::Response::into_inner)
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod custody;
 mod harness;
+mod headers;
 
 use std::sync::Arc;
 use std::time::Duration;
