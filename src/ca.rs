@@ -1,5 +1,6 @@
 //! `palisade ca`: operating the certificate authority.
 
+mod entry;
 mod join_token;
 
 use anyhow::Result;
@@ -12,6 +13,9 @@ use crate::exit::Exit;
 pub(crate) enum Verb {
     /// Make a join token: single use, for one SPIFFE ID, printed once.
     JoinToken(join_token::Options),
+    /// Registration entries: which workload gets which identity.
+    #[command(subcommand)]
+    Entry(entry::Verb),
 }
 
 impl Verb {
@@ -20,6 +24,7 @@ impl Verb {
         runtime.block_on(async {
             match self {
                 Self::JoinToken(options) => join_token::run(&options).await,
+                Self::Entry(verb) => entry::run(verb).await,
             }
         })
     }

@@ -3,6 +3,7 @@
 
 mod admin;
 mod authz;
+mod entries;
 mod mutual;
 mod record;
 
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use palisade_audit::{AdminAudit, Authorizer, IngestService, NanoClock, Store};
-use palisade_ca::{Authority, CaConfig, CaService};
+use palisade_ca::{Authority, CaConfig, CaService, Entries};
 use palisade_control::{Control, ControlConfig};
 use palisade_identity::TrustDomain;
 use palisade_policies::{MeshConfig, read_paths};
@@ -31,7 +32,7 @@ use crate::runtime::{self, Addresses, Health, LogOptions, Pages, Supervisor, Sys
 /// Where configuration and state are, and where to listen.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Watched directory of Istio YAML: AuthorizationPolicy, PeerAuthentication, WorkloadEntry, ServiceEntry, and `mesh.yaml`.
+    /// Watched directory of Istio YAML: AuthorizationPolicy, PeerAuthentication, WorkloadEntry, ServiceEntry, RegistrationEntry, `mesh.yaml` and `ca.yaml`.
     #[arg(long, value_name = "DIR", default_value = "/etc/palisade")]
     config_dir: PathBuf,
     /// Keys, records and the administration socket.
@@ -116,6 +117,7 @@ fn start(
     let operator = admin::AdminService {
         audit: AdminAudit::new(parts.store.clone()),
         authority: Arc::clone(&parts.authority),
+        entries: parts.entries.clone(),
         closing: shutdown.clone(),
     };
     let own = parts.ingest.clone().until(last.clone());
@@ -127,6 +129,8 @@ fn start(
     let tls: Arc<dyn ServerTls> = Arc::clone(&parts.authority) as Arc<dyn ServerTls>;
     tasks.spawn_quiet("grpc", serve::tls(grpc, tls, routes, Limits::default(), shutdown.clone()));
     tasks.spawn_quiet("certificate authority", parts.authority.run(shutdown.clone()));
+    let states = parts.control.handle().states();
+    tasks.spawn_quiet("registration entries", entries::follow(parts.entries, states, shutdown.clone()));
     tasks.spawn_quiet("control plane", parts.control.run(shutdown));
 }
 
@@ -134,6 +138,7 @@ fn start(
 struct Parts {
     authority: Arc<Authority>,
     control: Control,
+    entries: Entries,
     store: Store,
     ingest: IngestService,
 }
@@ -150,6 +155,8 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
     };
     let authority = Authority::open(ca, clock.clone()).await.map_err(|error| usage(&error))?;
     authority.register_metrics(registry);
+    let database = options.data_dir.join("ca").join(palisade_ca::DATABASE);
+    let entries = Entries::open(&database, trust_domain.clone()).await.map_err(|error| usage(&error))?;
     let config = ControlConfig { trust_domain: Some(trust_domain), ..ControlConfig::new(&options.config_dir) };
     let control = Control::new(config, clock, registry);
     let store =
@@ -160,7 +167,7 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
         None => handle.enforcer_of(caller, claimed),
     });
     let ingest = IngestService::new(store.clone(), authorize, NanoClock::system(), registry);
-    Ok(Parts { authority, control, store, ingest })
+    Ok(Parts { authority, control, entries, store, ingest })
 }
 
 /// On the Unix socket only this very process may add to the record, and only as its authorization service. `None` for callers

@@ -25,7 +25,8 @@ mod server;
 pub use server::ServerIdentityError;
 use server::Serving;
 
-const DATABASE: &str = "ca.db";
+/// Name of the database in the authority's directory.
+pub const DATABASE: &str = "ca.db";
 /// Dates are compared with the wall clock this often: timers alone are wrong after a suspend.
 const TICK: Duration = Duration::from_secs(10);
 
