@@ -2,6 +2,7 @@
 //! authorization service for enforcers that are not ours.
 
 mod admin;
+mod attest;
 mod authz;
 mod entries;
 mod mutual;
@@ -123,7 +124,7 @@ fn start(
     let own = parts.ingest.clone().until(last.clone());
     let operator = Routes::new(AdminServer::new(operator)).add_service(own.into_server());
     tasks.spawn_quiet("administration", serve::unix(admin, operator, Limits::default(), last));
-    let routes = Routes::new(CaService::new(Arc::clone(&parts.authority)).into_server())
+    let routes = Routes::new(parts.ca.into_server())
         .add_service(parts.control.handle().service())
         .add_service(parts.ingest.until(shutdown.clone()).into_server());
     let tls: Arc<dyn ServerTls> = Arc::clone(&parts.authority) as Arc<dyn ServerTls>;
@@ -137,6 +138,7 @@ fn start(
 /// What the server is made of.
 struct Parts {
     authority: Arc<Authority>,
+    ca: CaService,
     control: Control,
     entries: Entries,
     store: Store,
@@ -147,18 +149,22 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
     let usage = |error: &(dyn std::error::Error + 'static)| exit::usage(exit::chain(error));
     let clock = Arc::new(SystemClock);
     let trust_domain = trust_domain(options)?;
+    let settings = attest::Settings::read(&options.config_dir)?;
     let ca = CaConfig {
         leaf_ttl: options.leaf_ttl.into(),
         max_ttl: options.max_leaf_ttl.into(),
         dns_names: options.dns_names.clone(),
+        extra_keys: settings.extra_keys(),
         ..CaConfig::new(options.data_dir.join("ca"), trust_domain.clone())
     };
     let authority = Authority::open(ca, clock.clone()).await.map_err(|error| usage(&error))?;
     authority.register_metrics(registry);
     let database = options.data_dir.join("ca").join(palisade_ca::DATABASE);
     let entries = Entries::open(&database, trust_domain.clone()).await.map_err(|error| usage(&error))?;
-    let config = ControlConfig { trust_domain: Some(trust_domain), ..ControlConfig::new(&options.config_dir) };
+    let config = ControlConfig { trust_domain: Some(trust_domain.clone()), ..ControlConfig::new(&options.config_dir) };
     let control = Control::new(config, clock, registry);
+    let ca = CaService::new(Arc::clone(&authority)).with_entries(entries.clone());
+    let ca = settings.configure(ca, &trust_domain, control.handle().states()).await;
     let store =
         Store::open(options.data_dir.join("audit.db"), NanoClock::system()).await.map_err(|error| usage(&error))?;
     let handle = control.handle();
@@ -167,7 +173,7 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
         None => handle.enforcer_of(caller, claimed),
     });
     let ingest = IngestService::new(store.clone(), authorize, NanoClock::system(), registry);
-    Ok(Parts { authority, control, entries, store, ingest })
+    Ok(Parts { authority, ca, control, entries, store, ingest })
 }
 
 /// On the Unix socket only this very process may add to the record, and only as its authorization service. `None` for callers

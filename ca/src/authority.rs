@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use palisade_identity::{BundleError, Clock, Identity, SpiffeId, TrustBundle, TrustBundles};
+use palisade_identity::{BundleError, Clock, Identity, SpiffeId, TrustBundle, TrustBundles, TrustDomain};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -67,6 +67,8 @@ pub(crate) enum IssueError {
 pub(crate) struct Order<'a> {
     pub(crate) attested: &'a Attested,
     pub(crate) csr: &'a Csr,
+    /// What a registration entry grants.
+    pub(crate) dns_names: &'a [String],
     /// Seconds; 0 or less means the default.
     pub(crate) ttl: i64,
     pub(crate) caller: String,
@@ -246,7 +248,7 @@ impl Authority {
         let dates = (signer.not_before, signer.not_after);
         let lifetime = lifetimes.dates(order.ttl, now, dates).ok_or(LeafError::SignerDates)?;
         let id = &order.attested.id;
-        let spec = LeafSpec { id, dns_names: &[], addresses: &[], lifetime };
+        let spec = LeafSpec { id, dns_names: order.dns_names, addresses: &[], lifetime };
         let leaf = leaf::issue(&spec, order.csr.key(), &signer, &self.bundles)?;
         let row = row(
             id,
@@ -267,6 +269,10 @@ impl Authority {
 
     pub(crate) fn attestors(&self) -> &[Box<dyn Attestor>] {
         &self.attestors
+    }
+
+    pub(crate) fn trust_domain(&self) -> &TrustDomain {
+        &self.config.trust_domain
     }
 
     pub(crate) fn extra_keys(&self) -> ExtraKeys {

@@ -80,13 +80,18 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|service| service).await
+    }
+
+    /// With a service that has more than the authority's own attestors.
+    pub(crate) async fn start_with(configure: impl FnOnce(CaService) -> CaService) -> Self {
         let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(TestClock::default()));
         let authority = open(dir.path(), &clock).await.unwrap();
         let mut registry = Registry::default();
         authority.register_metrics(&mut registry);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let routes = Routes::new(CaService::new(Arc::clone(&authority)).into_server());
+        let routes = Routes::new(configure(CaService::new(Arc::clone(&authority))).into_server());
         let (tls, shutdown) = (Arc::clone(&authority) as Arc<dyn ServerTls>, CancellationToken::new());
         let task = tokio::spawn(serve::tls(listener, tls, routes, Limits::default(), shutdown.clone()));
         Self { authority, clock, registry, dir, address, shutdown, task }
@@ -121,6 +126,13 @@ impl Server {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
         text.lines().any(|found| found == line)
+    }
+
+    /// Whether a counter of this name and these labels is there at all.
+    pub(crate) fn counted(&self, start: &str) -> bool {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text.lines().any(|found| found.starts_with(start))
     }
 
     pub(crate) async fn stop(self) {

@@ -3,8 +3,12 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
 mod custody;
+mod grants;
 mod harness;
 mod headers;
+mod issuer;
+mod kubernetes;
+mod node_agents;
 
 use std::sync::Arc;
 use std::time::Duration;
