@@ -1,6 +1,7 @@
 //! `palisade ca`: operating the certificate authority.
 
 mod authorities;
+mod entry;
 mod join_token;
 mod revoke;
 mod table;
@@ -25,6 +26,9 @@ pub(crate) enum Verb {
     Revoke(revoke::RevokeOptions),
     /// List what is revoked and has not expired.
     Revoked(revoke::RevokedOptions),
+    /// Registration entries: which workload gets which identity.
+    #[command(subcommand)]
+    Entry(entry::Verb),
 }
 
 impl Verb {
@@ -38,6 +42,7 @@ impl Verb {
                 Self::Taint(options) => authorities::taint(&options).await,
                 Self::Revoke(options) => revoke::revoke(&options).await,
                 Self::Revoked(options) => revoke::revoked(&options).await,
+                Self::Entry(verb) => entry::run(verb).await,
             }
         })
     }

@@ -2,9 +2,11 @@
 //! authorization service for enforcers that are not ours.
 
 mod admin;
+mod attest;
 mod authorities;
 mod authz;
 mod bundle;
+mod entries;
 mod mutual;
 mod record;
 
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use palisade_audit::{AdminAudit, Authorizer, IngestService, NanoClock, Store};
-use palisade_ca::{AgentsService, Authority, CaConfig, CaService, EntrySource, NoEntries};
+use palisade_ca::{AgentsService, Authority, CaConfig, CaService, Entries, EntrySource};
 use palisade_control::{Control, ControlConfig};
 use palisade_identity::TrustDomain;
 use palisade_policies::{MeshConfig, read_paths};
@@ -33,7 +35,7 @@ use crate::runtime::{self, Addresses, Health, LogOptions, Pages, Supervisor, Sys
 /// Where configuration and state are, and where to listen.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Watched directory of Istio YAML: AuthorizationPolicy, PeerAuthentication, WorkloadEntry, ServiceEntry, and `mesh.yaml`.
+    /// Watched directory of Istio YAML: AuthorizationPolicy, PeerAuthentication, WorkloadEntry, ServiceEntry, RegistrationEntry, `mesh.yaml` and `ca.yaml`.
     #[arg(long, value_name = "DIR", default_value = "/etc/palisade")]
     config_dir: PathBuf,
     /// Keys, records and the administration socket.
@@ -125,27 +127,32 @@ fn start(
     let operator = admin::AdminService {
         audit: AdminAudit::new(parts.store.clone()),
         authority: Arc::clone(&parts.authority),
+        entries: parts.entries.clone(),
         closing: shutdown.clone(),
     };
     let own = parts.ingest.clone().until(last.clone());
     let operator = Routes::new(AdminServer::new(operator)).add_service(own.into_server());
     tasks.spawn_quiet("administration", serve::unix(admin, operator, Limits::default(), last));
-    let agents = AgentsService::new(Arc::clone(&parts.authority), parts.entries, shutdown.clone());
-    let routes = Routes::new(CaService::new(Arc::clone(&parts.authority)).into_server())
+    let known: Arc<dyn EntrySource> = Arc::new(parts.entries.clone());
+    let agents = AgentsService::new(Arc::clone(&parts.authority), known, shutdown.clone());
+    let routes = Routes::new(parts.ca.into_server())
         .add_service(agents.into_server())
         .add_service(parts.control.handle().service())
         .add_service(parts.ingest.until(shutdown.clone()).into_server());
     let tls: Arc<dyn ServerTls> = Arc::clone(&parts.authority) as Arc<dyn ServerTls>;
     tasks.spawn_quiet("grpc", serve::tls(grpc, tls, routes, Limits::default(), shutdown.clone()));
     tasks.spawn_quiet("certificate authority", parts.authority.run(shutdown.clone()));
+    let states = parts.control.handle().states();
+    tasks.spawn_quiet("registration entries", entries::follow(parts.entries, states, shutdown.clone()));
     tasks.spawn_quiet("control plane", parts.control.run(shutdown));
 }
 
 /// What the server is made of.
 struct Parts {
     authority: Arc<Authority>,
-    entries: Arc<dyn EntrySource>,
+    ca: CaService,
     control: Control,
+    entries: Entries,
     store: Store,
     ingest: IngestService,
 }
@@ -154,17 +161,23 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
     let usage = |error: &(dyn std::error::Error + 'static)| exit::usage(exit::chain(error));
     let clock = Arc::new(SystemClock);
     let trust_domain = trust_domain(options)?;
+    let settings = attest::Settings::read(&options.config_dir)?;
     let ca = options.keys.apply(CaConfig {
         leaf_ttl: options.leaf_ttl.into(),
         max_ttl: options.max_leaf_ttl.into(),
         dns_names: options.dns_names.clone(),
+        extra_keys: settings.extra_keys(),
         ..CaConfig::new(options.data_dir.join("ca"), trust_domain.clone())
     })?;
     let ca = options.tokens.apply(ca);
     let authority = Authority::open(ca, clock.clone()).await.map_err(|error| usage(&error))?;
     authority.register_metrics(registry);
-    let config = ControlConfig { trust_domain: Some(trust_domain), ..ControlConfig::new(&options.config_dir) };
+    let database = options.data_dir.join("ca").join(palisade_ca::DATABASE);
+    let entries = Entries::open(&database, trust_domain.clone()).await.map_err(|error| usage(&error))?;
+    let config = ControlConfig { trust_domain: Some(trust_domain.clone()), ..ControlConfig::new(&options.config_dir) };
     let control = Control::new(config, clock, registry);
+    let ca = CaService::new(Arc::clone(&authority)).with_entries(entries.clone());
+    let ca = settings.configure(ca, &trust_domain, control.handle().states()).await;
     let store =
         Store::open(options.data_dir.join("audit.db"), NanoClock::system()).await.map_err(|error| usage(&error))?;
     let handle = control.handle();
@@ -173,7 +186,7 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
         None => handle.enforcer_of(caller, claimed),
     });
     let ingest = IngestService::new(store.clone(), authorize, NanoClock::system(), registry);
-    Ok(Parts { authority, entries: Arc::new(NoEntries), control, store, ingest })
+    Ok(Parts { authority, ca, control, entries, store, ingest })
 }
 
 /// On the Unix socket only this very process may add to the record, and only as its authorization service. `None` for callers

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use palisade_identity::{BundleError, Clock, Identity, SpiffeId, TrustBundle};
+use palisade_identity::{BundleError, Clock, Identity, SpiffeId, TrustBundle, TrustDomain};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Mutex, Notify, watch};
 
@@ -16,6 +16,7 @@ use crate::attest::certificate::CurrentCertificate;
 use crate::attest::join_token::{self, JoinToken, JoinTokenError, JoinTokens};
 use crate::cacerts::CacertsError;
 use crate::config::{CaConfig, ConfigError};
+use crate::csr::ExtraKeys;
 use crate::custody::CustodyError;
 use crate::custody::file::FileCustody;
 use crate::directory::{Directory, DirectoryError};
@@ -43,7 +44,8 @@ pub use server::ServerIdentityError;
 use server::Serving;
 pub use status::{AuthorityStatus, FollowerStatus, Status};
 
-const DATABASE: &str = "ca.db";
+/// Name of the database in the authority's directory.
+pub const DATABASE: &str = "ca.db";
 
 /// Why an authority cannot be opened. The cause names the file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -234,6 +236,14 @@ impl Authority {
 
     pub(crate) fn attestors(&self) -> &[Box<dyn Attestor>] {
         &self.attestors
+    }
+
+    pub(crate) fn trust_domain(&self) -> &TrustDomain {
+        &self.config.trust_domain
+    }
+
+    pub(crate) fn extra_keys(&self) -> ExtraKeys {
+        self.config.extra_keys
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

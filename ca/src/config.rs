@@ -6,6 +6,7 @@ use std::time::Duration;
 use palisade_identity::TrustDomain;
 use rustls_pki_types::DnsName;
 
+use crate::csr::ExtraKeys;
 use crate::custody::Passphrase;
 use crate::jwt::{JwtConfig, JwtConfigError};
 use crate::signer;
@@ -36,6 +37,8 @@ pub struct CaConfig {
     pub passphrase: Option<Passphrase>,
     /// Tokens and the bundle's refresh hint.
     pub jwt: JwtConfig,
+    /// Keys that are signed beside P-256, P-384 and RSA; none by default.
+    pub extra_keys: ExtraKeys,
 }
 
 /// Why settings are refused.
@@ -89,6 +92,7 @@ impl CaConfig {
             cacerts: None,
             passphrase: None,
             jwt: JwtConfig::default(),
+            extra_keys: ExtraKeys::default(),
         }
     }
 

@@ -10,6 +10,8 @@ pub mod custody;
 mod directory;
 mod document;
 mod encode;
+mod entries;
+mod impersonation;
 mod journal;
 mod jwt;
 mod leaf;
@@ -23,13 +25,16 @@ mod store;
 pub use agents::{AgentsService, EntryChanges, EntrySource, NoEntries};
 pub use attest::join_token::{JoinToken, JoinTokenError};
 pub use authority::{
-    Authority, AuthorityStatus, FollowerStatus, OpenError, RevokeError, RotateError, ServerIdentityError, Status,
+    Authority, AuthorityStatus, DATABASE, FollowerStatus, OpenError, RevokeError, RotateError, ServerIdentityError,
+    Status,
 };
 pub use cacerts::CacertsError;
 pub use config::{CaConfig, ConfigError};
-pub use csr::{Csr, CsrError};
+pub use csr::{Csr, CsrError, ExtraKeys};
 pub use directory::DirectoryError;
 pub use document::Documents;
+pub use entries::{Entries, EntriesError, Entry, EntryError, EntryMap};
+pub use impersonation::{Impersonation, NodeWorkloads};
 pub use journal::{JournalError, Origin, State};
 pub use jwt::{JwtConfig, JwtConfigError, JwtError, JwtKeyError, JwtSvid, RingError};
 pub use rotation::Next;

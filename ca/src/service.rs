@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use palisade_identity::SpiffeId;
 use palisade_wire::Caller;
 use palisade_wire::istio_ca::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
@@ -9,9 +10,12 @@ use palisade_wire::istio_ca::istio_certificate_service_server::{
 use palisade_wire::istio_ca::{IstioCertificateRequest, IstioCertificateResponse};
 use tonic::{Request, Response, Status};
 
-use crate::attest::{self, Attested, Evidence, Refusal};
+use crate::attest::{self, Attested, Attestor, Evidence, Refusal};
 use crate::authority::{Authority, IssueError, Order};
 use crate::csr::Csr;
+use crate::entries::{Entries, Entry};
+use crate::impersonation::Impersonation;
+use crate::leaf::Leaf;
 use crate::signer::{certificate_pem, hex};
 use crate::store::StoreError;
 
@@ -22,6 +26,15 @@ const MAX_MESSAGE: usize = 128 * 1_024;
 #[derive(Clone, Debug)]
 pub struct CaService {
     authority: Arc<Authority>,
+    parts: Arc<Parts>,
+}
+
+/// What a service may have besides its authority.
+#[derive(Debug, Default)]
+struct Parts {
+    attestors: Vec<Box<dyn Attestor>>,
+    entries: Option<Entries>,
+    impersonation: Option<Impersonation>,
 }
 
 /// An answer that is not a certificate, and the reason we count and log.
@@ -31,10 +44,36 @@ struct Refused {
 }
 
 impl CaService {
-    /// Serves `authority`.
+    /// Serves `authority`: callers prove themselves by their current certificate or a join token.
     #[must_use]
     pub fn new(authority: Arc<Authority>) -> Self {
-        Self { authority }
+        Self { authority, parts: Arc::default() }
+    }
+
+    /// Believes one more kind of evidence; asked after those that are there already.
+    #[must_use]
+    pub fn with_attestor(self, attestor: Box<dyn Attestor>) -> Self {
+        self.with(|parts| parts.attestors.push(attestor))
+    }
+
+    /// Gives callers what their registration entry grants: DNS names, and a shorter life.
+    #[must_use]
+    pub fn with_entries(self, entries: Entries) -> Self {
+        self.with(|parts| parts.entries = Some(entries))
+    }
+
+    /// Lets node agents ask for certificates of the workloads on their node.
+    #[must_use]
+    pub fn with_impersonation(self, impersonation: Impersonation) -> Self {
+        self.with(|parts| parts.impersonation = Some(impersonation))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
+        // Nobody shares it before it is served.
+        if let Some(parts) = Arc::get_mut(&mut self.parts) {
+            change(parts);
+        }
+        self
     }
 
     /// For `tonic::service::Routes`. Its listener must put a [`Caller`] into the requests, as
@@ -48,33 +87,52 @@ impl CaService {
         let caller = Caller::of(&request).cloned().unwrap_or_default();
         let attested = self.attest(&request, &caller).await?;
         let message = request.get_ref();
-        check_metadata(message, &attested)?;
+        let holder = self.impersonate(attested, message)?;
+        let attested = &holder.attested;
         let refuse = |error: crate::CsrError| refused(error.code(), Status::invalid_argument(error.to_string()));
-        let csr = Csr::parse(&message.csr).map_err(refuse)?;
+        let csr = Csr::parse(&message.csr, self.authority.extra_keys()).map_err(refuse)?;
         csr.check_id(&attested.id).map_err(refuse)?;
-        check_redeemable(&attested, &csr)?;
+        check_redeemable(attested, &csr)?;
+        let entry =
+            self.parts.entries.as_ref().and_then(|entries| entries.for_caller(&attested.id, &attested.selectors));
+        let presented = caller.peer.as_deref().map(|peer| peer.serial().to_owned());
+        let caller = holder.describe(&caller);
         let order = Order {
-            attested: &attested,
+            attested,
             csr: &csr,
-            ttl: message.validity_duration,
-            caller: caller.describe(),
-            presented: caller.peer.as_deref().map(|peer| peer.serial().to_owned()),
-            dns_names: &[],
-            entry: String::new(),
+            dns_names: entry.as_ref().map_or(&[], |entry| &entry.dns_names),
+            ttl: lifetime(message.validity_duration, entry.as_deref()),
+            caller: caller.clone(),
+            presented,
+            entry: entry.as_ref().map(|entry| entry.id.clone()).unwrap_or_default(),
         };
         let issued = self.authority.issue(order).await.map_err(refuse_issue)?;
-        let (leaf, ttl) = (issued.leaf, message.validity_duration);
-        tracing::info!(id = %attested.id, serial = leaf.serial, attestor = attested.attestor,
-            caller = caller.describe(), not_after = leaf.lifetime.not_after, "certificate issued");
-        if leaf.lifetime.shortened {
-            tracing::warn!(id = %attested.id, serial = leaf.serial, requested_ttl = ttl,
-                not_after = leaf.lifetime.not_after, "lifetime shortened");
-        }
+        report(attested, &issued.leaf, message.validity_duration, &caller);
         // One certificate an element, and the last holds all roots.
-        let mut cert_chain = vec![certificate_pem(&leaf.certificate)];
+        let mut cert_chain = vec![certificate_pem(&issued.leaf.certificate)];
         cert_chain.extend(issued.realm.signer.chain_pem.iter().cloned());
         cert_chain.push(issued.realm.roots_pem.to_string());
         Ok(IstioCertificateResponse { cert_chain })
+    }
+
+    /// Whose certificate is made: the caller's own, or that of a workload on its node.
+    fn impersonate(&self, attested: Attested, message: &IstioCertificateRequest) -> Result<OnBehalf, Refused> {
+        if metadata(message, "CertSigner").is_some_and(|signer| !signer.is_empty()) {
+            let status = Status::invalid_argument("metadata `CertSigner` is not supported");
+            return Err(refused("cert-signer", status));
+        }
+        match metadata(message, "ImpersonatedIdentity").filter(|id| !id.is_empty() && *id != attested.id.as_str()) {
+            None => Ok(OnBehalf { attested, by: None }),
+            Some(wanted) => {
+                let denied = |reason| {
+                    let text = format!("metadata `ImpersonatedIdentity` is refused: {reason}");
+                    refused(reason, Status::permission_denied(text))
+                };
+                let judged = self.parts.impersonation.as_ref().ok_or("impersonation-not-configured");
+                let id = judged.and_then(|rule| rule.judge(self.authority.trust_domain(), &attested, wanted));
+                Ok(OnBehalf::of(attested, id.map_err(denied)?))
+            }
+        }
     }
 
     async fn attest(&self, request: &Request<IstioCertificateRequest>, caller: &Caller) -> Result<Attested, Refused> {
@@ -82,12 +140,16 @@ impl CaService {
         let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let bearer = header.and_then(bearer);
         let evidence = Evidence { caller, bearer, now: self.authority.now() };
-        match attest::first_success(self.authority.attestors(), evidence).await {
+        let attestors = self.authority.attestors().iter().chain(&self.parts.attestors);
+        match attest::first_success(attestors.map(|attestor| &**attestor), evidence).await {
             Ok(Some(attested)) => Ok(attested),
             Ok(None) if header.is_some() => Err(unauthenticated("evidence-unknown")),
             Ok(None) => Err(unauthenticated("no-evidence")),
             Err(Refusal::Evidence { code, .. }) => Err(unauthenticated(code)),
             Err(Refusal::Unavailable(error)) => Err(unavailable(&error)),
+            Err(Refusal::Later { code, .. }) => {
+                Err(refused(code, Status::unavailable("evidence cannot be judged now, try again")))
+            }
         }
     }
 }
@@ -155,26 +217,56 @@ fn check_redeemable(attested: &Attested, csr: &Csr) -> Result<(), Refused> {
     }
 }
 
-/// Istio's two keys are not supported yet, which must not pass in silence: a caller that asks for
-/// another identity or signer would take what it gets for what it asked.
-fn check_metadata(message: &IstioCertificateRequest, attested: &Attested) -> Result<(), Refused> {
-    let text = |key: &str| {
-        use prost_types::value::Kind;
-        match message.metadata.as_ref()?.fields.get(key)?.kind.as_ref()? {
-            Kind::StringValue(text) => Some(text.as_str()),
-            Kind::NullValue(_) => None,
-            _ => Some("(not a string)"),
-        }
-    };
-    if text("CertSigner").is_some_and(|signer| !signer.is_empty()) {
-        let status = Status::invalid_argument("metadata `CertSigner` is not supported");
-        return Err(refused("cert-signer", status));
+/// A text of Istio's metadata. What is there and no text is neither empty nor any ID.
+fn metadata<'a>(message: &'a IstioCertificateRequest, key: &str) -> Option<&'a str> {
+    use prost_types::value::Kind;
+    match message.metadata.as_ref()?.fields.get(key)?.kind.as_ref()? {
+        Kind::StringValue(text) => Some(text.as_str()),
+        Kind::NullValue(_) => None,
+        _ => Some("(not a string)"),
     }
-    match text("ImpersonatedIdentity").filter(|id| !id.is_empty()) {
-        Some(id) if id != attested.id.as_str() => {
-            let status = Status::permission_denied("metadata `ImpersonatedIdentity` is not supported");
-            Err(refused("impersonation", status))
+}
+
+/// Who gets the certificate, and who asked for it.
+struct OnBehalf {
+    attested: Attested,
+    /// The node agent, where it asked for somebody else.
+    by: Option<SpiffeId>,
+}
+
+impl OnBehalf {
+    /// Of the workload its account is known, and nothing that was proven about the agent.
+    fn of(agent: Attested, id: SpiffeId) -> Self {
+        let account = id.namespace_and_service_account();
+        let selectors = account.map(|(ns, sa)| vec![format!("k8s:ns:{ns}"), format!("k8s:sa:{sa}")]);
+        let attested = Attested { selectors: selectors.unwrap_or_default(), ..Attested::new(id, agent.attestor) };
+        Self { attested, by: Some(agent.id) }
+    }
+
+    /// For rows and logs: the address, and the agent that asked.
+    fn describe(&self, caller: &Caller) -> String {
+        match &self.by {
+            Some(agent) => format!("{} for {agent}", caller.describe()),
+            None => caller.describe(),
         }
-        _ => Ok(()),
+    }
+}
+
+/// The lifetime to issue, in seconds: an entry's stands for the default, and bounds what is asked for.
+fn lifetime(asked: i64, entry: Option<&Entry>) -> i64 {
+    let granted = entry.and_then(|entry| entry.x509_ttl).map(|ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
+    match granted {
+        Some(granted) if asked > 0 => asked.min(granted),
+        Some(granted) => granted,
+        None => asked,
+    }
+}
+
+fn report(attested: &Attested, leaf: &Leaf, asked: i64, caller: &str) {
+    let not_after = leaf.lifetime.not_after;
+    tracing::info!(id = %attested.id, serial = leaf.serial, attestor = attested.attestor, caller, not_after,
+        "certificate issued");
+    if leaf.lifetime.shortened {
+        tracing::warn!(id = %attested.id, serial = leaf.serial, requested_ttl = asked, not_after, "lifetime shortened");
     }
 }

@@ -10,6 +10,7 @@ mod jwks;
 pub(crate) mod metadata;
 pub(crate) mod names;
 mod peer;
+mod registration;
 mod request;
 mod rules;
 mod selector;
@@ -23,8 +24,8 @@ use std::{
 };
 
 use crate::{
-    AuthorizationPolicy, Document, Loaded, Meta, Origin, PeerAuthentication, RequestAuthentication, Resources,
-    ServiceEntry, SourceText, WorkloadEntry,
+    AuthorizationPolicy, Document, Loaded, Meta, Origin, PeerAuthentication, RegistrationEntry, RequestAuthentication,
+    Resources, ServiceEntry, SourceText, WorkloadEntry,
     catalogue::{reading, shape},
     yaml::{self, Chunk, Node, Pos},
 };
@@ -194,6 +195,7 @@ impl Loader<'_> {
             header::AUTHORIZATION_POLICY => authorization::read(cx, root, meta).map(Resource::Authorization),
             header::REQUEST_AUTHENTICATION => request::read(cx, root, meta).map(Resource::Request),
             header::PEER_AUTHENTICATION => peer::read(cx, root, meta).map(Resource::Peer),
+            header::REGISTRATION_ENTRY => registration::read(cx, root, meta).map(Resource::Registration),
             header::WORKLOAD_ENTRY => workload::read(cx, root, meta).map(Resource::Workload),
             _ => service::read(cx, root, meta).map(Resource::Service),
         };
@@ -232,6 +234,7 @@ enum Resource {
     Peer(PeerAuthentication),
     Workload(WorkloadEntry),
     Service(ServiceEntry),
+    Registration(RegistrationEntry),
 }
 
 impl Resource {
@@ -242,6 +245,7 @@ impl Resource {
             Self::Peer(policy) => &policy.meta,
             Self::Workload(entry) => &entry.meta,
             Self::Service(entry) => &entry.meta,
+            Self::Registration(entry) => &entry.meta,
         }
     }
 
@@ -252,6 +256,7 @@ impl Resource {
             Self::Peer(policy) => resources.peer_authentications.push(Arc::new(policy)),
             Self::Workload(entry) => resources.workload_entries.push(Arc::new(entry)),
             Self::Service(entry) => resources.service_entries.push(Arc::new(entry)),
+            Self::Registration(entry) => resources.registration_entries.push(Arc::new(entry)),
         }
     }
 }

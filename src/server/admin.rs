@@ -5,22 +5,25 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use palisade_audit::{AdminAudit, Answers};
-use palisade_ca::Authority;
+use palisade_ca::{Authority, Entries};
 use palisade_identity::SpiffeId;
 use palisade_wire::admin::admin_server::Admin;
 use palisade_wire::admin::{
-    AuditQuery, Authorities, CreateJoinTokenRequest, CreateJoinTokenResponse, GetAuthoritiesRequest,
-    ListRevokedCertificatesRequest, RevokeCertificatesRequest, RevokedCertificates, RotateAuthoritiesRequest,
+    AuditQuery, Authorities, CreateEntryRequest, CreateJoinTokenRequest, CreateJoinTokenResponse, DeleteEntryRequest,
+    DeleteEntryResponse, GetAuthoritiesRequest, ListEntriesRequest, ListEntriesResponse,
+    ListRevokedCertificatesRequest, RegistrationEntry, RevokeCertificatesRequest, RevokedCertificates,
+    RotateAuthoritiesRequest,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::authorities;
 
-/// Audit queries, join tokens, authorities and revocation.
+/// Audit queries, join tokens, registration entries, authorities and revocation.
 pub(super) struct AdminService {
     pub(super) audit: AdminAudit,
     pub(super) authority: Arc<Authority>,
+    pub(super) entries: Entries,
     /// Ends what nobody else would end: followers of the audit log.
     pub(super) closing: CancellationToken,
 }
@@ -37,6 +40,24 @@ impl Admin for AdminService {
     async fn follow_audit(&self, request: Request<AuditQuery>) -> Result<Response<Answers>, Status> {
         let rows = self.audit.follow(request.into_inner()).await?;
         Ok(Response::new(Box::pin(rows.take_until(self.closing.clone().cancelled_owned()))))
+    }
+
+    async fn create_entry(&self, request: Request<CreateEntryRequest>) -> Result<Response<RegistrationEntry>, Status> {
+        super::entries::create(&self.entries, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_entries(
+        &self,
+        request: Request<ListEntriesRequest>,
+    ) -> Result<Response<ListEntriesResponse>, Status> {
+        Ok(Response::new(super::entries::list(&self.entries, &request.into_inner())))
+    }
+
+    async fn delete_entry(
+        &self,
+        request: Request<DeleteEntryRequest>,
+    ) -> Result<Response<DeleteEntryResponse>, Status> {
+        super::entries::delete(&self.entries, &request.into_inner().id).await.map(Response::new)
     }
 
     async fn create_join_token(

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use super::AgentsService;
 use crate::attest::Attested;
 use crate::authority::{IssueError, Order};
-use crate::csr::Csr;
+use crate::csr::{Csr, ExtraKeys};
 use crate::store::StoreError;
 
 /// One call's worth: a few hundred milliseconds of one core.
@@ -47,9 +47,9 @@ impl AgentsService {
         let entry = entry.ok_or_else(|| Status::permission_denied("no entry of that name is this agent's"))?;
         let id = SpiffeId::parse(&entry.spiffe_id)
             .map_err(|error| Status::internal(format!("the entry's ID is not valid: {error}")))?;
-        let csr = read(&order.csr)?;
+        let csr = read(&order.csr, self.authority.extra_keys())?;
         csr.check_id(&id).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let attested = Attested { id, attestor: ATTESTOR, redeem: None };
+        let attested = Attested::new(id, ATTESTOR);
         let ordered = Order {
             attested: &attested,
             csr: &csr,
@@ -75,11 +75,11 @@ impl AgentsService {
     }
 }
 
-fn read(der: &[u8]) -> Result<Csr, Status> {
+fn read(der: &[u8], extra: ExtraKeys) -> Result<Csr, Status> {
     let refuse = |error: crate::CsrError| Status::invalid_argument(error.to_string());
     let pem = der::pem::encode_string("CERTIFICATE REQUEST", LineEnding::LF, der);
     let pem = pem.map_err(|_| Status::invalid_argument("the request is too long"))?;
-    Csr::parse(&pem).map_err(refuse)
+    Csr::parse(&pem, extra).map_err(refuse)
 }
 
 fn refuse(error: IssueError) -> Status {

@@ -118,6 +118,18 @@ impl Server {
 
     /// A server with bent settings; nothing is maintained but by the test.
     pub(crate) async fn start_with(bend: impl FnOnce(&mut CaConfig)) -> Self {
+        Self::start_configured(bend, |service| service).await
+    }
+
+    /// With a service that has more than the authority's own attestors.
+    pub(crate) async fn start_service(configure: impl FnOnce(CaService) -> CaService) -> Self {
+        Self::start_configured(|_| {}, configure).await
+    }
+
+    async fn start_configured(
+        bend: impl FnOnce(&mut CaConfig),
+        configure: impl FnOnce(CaService) -> CaService,
+    ) -> Self {
         let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(TestClock::default()));
         let mut config = CaConfig::new(dir.path(), domain());
         bend(&mut config);
@@ -129,8 +141,8 @@ impl Server {
         let (tls, shutdown) = (Arc::clone(&authority) as Arc<dyn ServerTls>, CancellationToken::new());
         let entries = Arc::new(TestEntries::default());
         let agents = AgentsService::new(Arc::clone(&authority), Arc::clone(&entries) as _, shutdown.clone());
-        let routes =
-            Routes::new(CaService::new(Arc::clone(&authority)).into_server()).add_service(agents.into_server());
+        let routes = Routes::new(configure(CaService::new(Arc::clone(&authority))).into_server())
+            .add_service(agents.into_server());
         let task = tokio::spawn(serve::tls(listener, tls, routes, Limits::default(), shutdown.clone()));
         Self { authority, clock, registry, dir, entries, address, shutdown, task }
     }
@@ -195,6 +207,13 @@ impl Server {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
         text.lines().any(|found| found == line)
+    }
+
+    /// Whether a counter of this name and these labels is there at all.
+    pub(crate) fn counted(&self, start: &str) -> bool {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text.lines().any(|found| found.starts_with(start))
     }
 
     pub(crate) async fn stop(self) {
@@ -267,8 +286,14 @@ impl Agent {
         message: IstioCertificateRequest,
         token: Option<&str>,
     ) -> Result<IstioCertificateResponse, Status> {
-        let response = self.0.create_certificate(request(message, token)).await;
-        response.map(tonic::Response::into_inner)
+        self.send_whole(request(message, token)).await
+    }
+
+    pub(crate) async fn send_whole(
+        &mut self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<IstioCertificateResponse, Status> {
+        self.0.create_certificate(request).await.map(tonic::Response::into_inner)
     }
 }
 

@@ -5,7 +5,12 @@
 mod agents;
 mod cacerts;
 mod custody;
+mod grants;
 mod harness;
+mod headers;
+mod issuer;
+mod kubernetes;
+mod node_agents;
 mod revocation;
 mod rotation;
 
