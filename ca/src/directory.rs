@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -145,6 +146,21 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.and_then(|()| self.sync()).map_err(|source| io_error("remove", path, source)),
         }
+    }
+
+    /// Names of the files that were last changed so long ago.
+    pub(crate) fn older_than(&self, age: Duration) -> Result<Vec<String>, DirectoryError> {
+        let failed = |source| io_error("read", self.path.clone(), source);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            // A time ahead of ours is no age.
+            if modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|passed| passed >= age)) {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        Ok(names)
     }
 
     fn write_temporary(&self, name: &str, contents: &[u8]) -> Result<PathBuf, DirectoryError> {

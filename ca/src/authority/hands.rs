@@ -1,7 +1,8 @@
 //! The keys at hand, and how authorities come to be: made here, found on disk, plugged in, or left by an older release.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use palisade_identity::{CertificateDer, TrustBundle};
 use rustls_pki_types::pem::{PemObject, SectionKind};
@@ -21,6 +22,11 @@ use crate::signer::{Found, Signer, SignerError, certificate_pem};
 /// Files of format 1: key and certificate in one.
 const ROOT_1: &str = "root.pem";
 const INTERMEDIATE_1: &str = "intermediate.pem";
+
+/// Of no files: what is there is looked at next time.
+pub(crate) const UNSEEN: [u8; 32] = [0; 32];
+/// A key that no authority needs was about to be used by a process that was killed; one that is younger may be about to be.
+const ABANDONED: Duration = Duration::from_secs(3_600);
 
 /// What can be done with an authority.
 #[derive(Debug, Default)]
@@ -45,7 +51,7 @@ pub(crate) struct Hands {
 
 impl Hands {
     pub(crate) fn new(directory: Directory, custody: FileCustody, ring: Ring) -> Self {
-        Self { directory, custody, members: BTreeMap::new(), plugin: ([0; 32], None), ring }
+        Self { directory, custody, members: BTreeMap::new(), plugin: (UNSEEN, None), ring }
     }
 
     pub(crate) fn signer(&self, id: &str) -> Option<Arc<Signer>> {
@@ -83,6 +89,10 @@ impl Hands {
         self.gather(&mut journal, plugin, config, now)?;
         if journal != before {
             journal.write(&self.directory)?;
+        }
+        let needed = key_names(&journal);
+        for abandoned in self.custody.older_than(ABANDONED)?.into_iter().filter(|name| !needed.contains(name)) {
+            self.custody.destroy(&abandoned)?;
         }
         Ok(journal)
     }
@@ -267,4 +277,11 @@ fn key_and_certificate(text: &[u8]) -> Option<(Zeroizing<Vec<u8>>, CertificateDe
         }
     }
     Some((key?, certificate?))
+}
+
+/// The names of all keys that a journal's own authorities need.
+pub(crate) fn key_names(journal: &Journal) -> BTreeSet<String> {
+    let own = journal.authorities.iter().filter(|record| record.origin == Origin::Own);
+    let certificates = own.flat_map(|record: &Record| record.roots().into_iter().chain(record.chain()));
+    certificates.filter_map(|der| Found::read(&der)).map(|found| key_name(&found.key)).collect()
 }

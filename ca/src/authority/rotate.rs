@@ -1,17 +1,16 @@
 //! Changing authorities: by the clock, by the operator, and by files that were swapped. Each change is one write of the journal;
 //! what is in memory follows it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::hands::Hands;
+use super::hands::{Hands, UNSEEN, key_names};
 use super::{Authority, OpenError, Realm, realm_of, server, signed};
 use crate::cacerts::{CacertsError, Files};
-use crate::custody::{Custody as _, key_name};
-use crate::journal::{Journal, Origin, Record, State};
+use crate::custody::Custody as _;
+use crate::journal::{Journal, Origin, State};
 use crate::rotation::{Facts, Step};
 use crate::signer::Found;
 use crate::store::StoreError;
@@ -282,8 +281,8 @@ impl Authority {
         self.install(realm);
         let realm = self.realm();
         hands.members.retain(|id, _| realm.journal.get(id).is_some());
-        let kept = keys(&realm.journal);
-        for gone in keys(&before.journal).difference(&kept) {
+        let kept = key_names(&realm.journal);
+        for gone in key_names(&before.journal).difference(&kept) {
             hands.custody.destroy(gone)?;
         }
         self.refresh_server(hands).await;
@@ -342,9 +341,17 @@ impl Authority {
                 hands.plugin.1 = None;
                 let mut journal = self.realm().journal.clone();
                 hands.plug(&mut journal, plugin, now);
-                self.apply(hands, journal).await
+                let applied = self.apply(hands, journal).await;
+                if applied.is_err() {
+                    hands.plugin.0 = UNSEEN;
+                }
+                applied
             }
             Err(error) => {
+                if matches!(error, CacertsError::Dates { .. }) {
+                    // The same files may be good at another time.
+                    hands.plugin.0 = UNSEEN;
+                }
                 self.note_refused(hands, &error);
                 Ok(())
             }
@@ -376,11 +383,4 @@ impl Authority {
         let renewed = server::issue(parts, &self.store, &self.clock).await;
         self.report("server", renewed.map(|serving| self.server.store(Arc::new(serving))));
     }
-}
-
-/// The names of all keys that a journal's own authorities need.
-fn keys(journal: &Journal) -> BTreeSet<String> {
-    let own = journal.authorities.iter().filter(|record| record.origin == Origin::Own);
-    let certificates = own.flat_map(|record: &Record| record.roots().into_iter().chain(record.chain()));
-    certificates.filter_map(|der| Found::read(&der)).map(|found| key_name(&found.key)).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use der::pem::LineEnding;
 use zeroize::Zeroizing;
@@ -53,6 +54,12 @@ impl FileCustody {
     /// Where the key of this name is kept.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(&file(name))
+    }
+
+    /// Names of the keys that have been here for so long, by the file system's word.
+    pub(crate) fn older_than(&self, age: Duration) -> Result<Vec<String>, CustodyError> {
+        let name = |file: String| Some(file.strip_prefix("key-")?.strip_suffix(".pem")?.to_owned());
+        Ok(self.directory.older_than(age)?.into_iter().filter_map(name).collect())
     }
 
     fn keep(&self, key: &SoftwareKey, pkcs8: &[u8]) -> Result<(), CustodyError> {
@@ -132,6 +139,19 @@ mod tests {
         custody.destroy(&name).unwrap();
         custody.destroy(&name).unwrap();
         assert!(custody.find(&name).unwrap().is_none());
+    }
+
+    /// What a process killed between making a key and using it has left.
+    #[test]
+    fn old_keys_are_told_from_new_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let custody = custody(dir.path(), None);
+        let [old, new] = [(); 2].map(|()| key_name(custody.generate().unwrap().public_key()));
+        let path = dir.path().join(file(&old));
+        let yesterday = std::time::SystemTime::now() - Duration::from_secs(86_400);
+        fs::File::open(path).unwrap().set_modified(yesterday).unwrap();
+        assert_eq!(custody.older_than(Duration::from_secs(3_600)).unwrap(), [old.as_str()]);
+        assert!(custody.older_than(Duration::ZERO).unwrap().contains(&new));
     }
 
     #[test]

@@ -221,3 +221,22 @@ async fn an_own_root_gives_way_to_plugged_in_files() {
     assert!(text.contains("--cacerts again"), "{text}");
     open_with(plugged, &clock).await.unwrap();
 }
+
+#[tokio::test]
+async fn files_that_are_good_later_are_taken_then() {
+    let (dir, root) = (tempfile::tempdir().unwrap(), root("root"));
+    let now = below(&root, "now", |_| {});
+    let later =
+        below(&root, "later", |params| params.not_before = OffsetDateTime::now_utc() + time::Duration::hours(1));
+    write(dir.path(), &now, &[&now], &[&root]);
+    let server = server(dir.path()).await;
+    write(dir.path(), &later, &[&later], &[&root]);
+    server.authority.maintain().await;
+    let status = server.authority.status().await.unwrap();
+    assert!(status.authorities.len() == 1 && status.cacerts_refused.unwrap().contains("is not valid now"));
+    server.clock.advance(Duration::from_secs(3_700));
+    server.authority.maintain().await;
+    let status = server.authority.status().await.unwrap();
+    assert_eq!((status.authorities.len(), status.cacerts_refused), (2, None));
+    server.stop().await;
+}

@@ -77,6 +77,29 @@ async fn every_half_made_directory_is_usable() {
     }
 }
 
+/// A process killed between making keys and naming them leaves keys that nobody needs.
+#[tokio::test]
+async fn abandoned_keys_are_destroyed() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(TestClock::default()));
+    drop(open(dir.path(), &clock).await.unwrap());
+    let before = names(dir.path());
+    let key = before.iter().find(|name| name.starts_with("key-")).unwrap();
+    for (name, age) in [("key-0000000000000000000000000000000000000000.pem", 2), ("key-00.pem", 0)] {
+        copy_over(dir.path(), key, name);
+        let file = fs::File::open(dir.path().join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age * 3_600)).unwrap();
+    }
+    for name in &before {
+        let file = fs::File::open(dir.path().join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(2 * 3_600)).unwrap();
+    }
+    open(dir.path(), &clock).await.unwrap();
+    let mut expected = before;
+    expected.push("key-00.pem".to_owned());
+    expected.sort();
+    assert_eq!(names(dir.path()), expected, "another process may be about to use a new one");
+}
+
 /// A directory of the first format: its root stays the root, at whatever moment of the change the process dies.
 #[tokio::test]
 async fn the_first_format_is_brought_up_to_date() {
