@@ -56,7 +56,7 @@ impl SecretDiscoveryService for Discovery {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamSecretsStream>, Status> {
-        self.attestor.admit(&request)?;
+        self.attestor.admit(&request).await?;
         Ok(Response::new(self.open(request.into_inner(), whole::Subscription::default())))
     }
 
@@ -64,13 +64,13 @@ impl SecretDiscoveryService for Discovery {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
-        self.attestor.admit(&request)?;
+        self.attestor.admit(&request).await?;
         Ok(Response::new(self.open(request.into_inner(), delta::Subscription::default())))
     }
 
     /// One answer for clients that poll. Withheld resources are left out; with none at all the client is to retry.
     async fn fetch_secrets(&self, request: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {
-        self.attestor.admit(&request)?;
+        self.attestor.admit(&request).await?;
         let mut once = whole::Subscription::default();
         stream::Machine::hear(&mut once, request.into_inner(), &self.metrics)?;
         stream::Machine::reply(&mut once, &self.feed.offer())

@@ -37,17 +37,21 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type View<T> = fn(&Offer) -> Result<(String, T), Status>;
 
 impl Workload {
-    fn guard<T>(&self, request: &Request<T>) -> Result<(), Status> {
+    async fn guard<T: Sync>(&self, request: &Request<T>) -> Result<(), Status> {
         let (name, value) = SECURITY_HEADER;
         if request.metadata().get(name).is_none_or(|found| found.as_bytes() != value.as_bytes()) {
             return Err(Status::invalid_argument("security header missing from request"));
         }
-        self.attestor.admit(request)
+        self.attestor.admit(request).await.map(|_| ())
     }
 
     /// The first answer at once, or the status that says why there is none; then one at each change.
-    fn open<Q, T: Send + 'static>(&self, request: &Request<Q>, view: View<T>) -> Result<Response<Answers<T>>, Status> {
-        self.guard(request)?;
+    async fn open<Q: Sync, T: Send + 'static>(
+        &self,
+        request: &Request<Q>,
+        view: View<T>,
+    ) -> Result<Response<Answers<T>>, Status> {
+        self.guard(request).await?;
         let changed = self.feed.subscribe();
         let (version, first) = view(&self.feed.offer())?;
         let watcher = Watcher { feed: self.feed.clone(), changed, shutdown: self.shutdown.clone(), view, version };
@@ -66,8 +70,8 @@ impl Workload {
         answer
     }
 
-    fn no_jwt<Q, T>(&self, request: &Request<Q>) -> Result<T, Status> {
-        let refused = self.guard(request).and(Err(Status::unimplemented("JWT-SVIDs are not supported")));
+    async fn no_jwt<Q: Sync, T>(&self, request: &Request<Q>) -> Result<T, Status> {
+        let refused = self.guard(request).await.and(Err(Status::unimplemented("JWT-SVIDs are not supported")));
         self.counted(refused)
     }
 }
@@ -133,31 +137,31 @@ impl SpiffeWorkloadApi for Workload {
         &self,
         request: Request<X509svidRequest>,
     ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
-        self.counted(self.open(&request, svids))
+        self.counted(self.open(&request, svids).await)
     }
 
     async fn fetch_x509_bundles(
         &self,
         request: Request<X509BundlesRequest>,
     ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
-        self.counted(self.open(&request, bundles))
+        self.counted(self.open(&request, bundles).await)
     }
 
     async fn fetch_jwtsvid(&self, request: Request<JwtsvidRequest>) -> Result<Response<JwtsvidResponse>, Status> {
-        self.no_jwt(&request)
+        self.no_jwt(&request).await
     }
 
     async fn fetch_jwt_bundles(
         &self,
         request: Request<JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
-        self.no_jwt(&request)
+        self.no_jwt(&request).await
     }
 
     async fn validate_jwtsvid(
         &self,
         request: Request<ValidateJwtsvidRequest>,
     ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
-        self.no_jwt(&request)
+        self.no_jwt(&request).await
     }
 }

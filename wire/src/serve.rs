@@ -18,6 +18,7 @@ use tonic::service::Routes;
 mod accept;
 mod authority;
 mod connection;
+mod pin;
 mod socket;
 
 pub use socket::{SocketError, UnixSocket};
