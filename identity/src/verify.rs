@@ -81,6 +81,14 @@ pub enum VerifyError {
     /// The peer is who it says, but not whom this side wanted.
     #[error("peer `{0}` is not the one expected")]
     UnexpectedPeer(SpiffeId),
+    /// The certificate is among those that [`TrustBundles::with_denied`] names.
+    #[error("the certificate {serial} of `{id}` is revoked")]
+    Revoked {
+        /// The ID it carries.
+        id: SpiffeId,
+        /// Its serial number, lower-case hex.
+        serial: String,
+    },
     /// At first contact: the chain does not end in the root whose hash was given.
     #[error("the certificate chain does not end in the root that was pinned")]
     RootNotPinned,
@@ -103,6 +111,7 @@ impl VerifyError {
             Self::Intermediate(_) => "bad-intermediate",
             Self::Path(_) => "bad-path",
             Self::UnexpectedPeer(_) => "unexpected-peer",
+            Self::Revoked { .. } => "revoked",
             Self::RootNotPinned => "root-not-pinned",
         }
     }
@@ -175,7 +184,8 @@ impl VerifiedPeer {
 /// hash instead of signatures.
 ///
 /// # Errors
-/// A [`VerifyError`]; the first rule broken, the leaf's own before its path's.
+/// A [`VerifyError`]; the first rule broken, the leaf's own before its path's, and [`VerifyError::Revoked`] last: nobody but the
+/// holder of a good certificate learns that it is revoked.
 pub fn verify_peer(
     chain: &[CertificateDer<'_>],
     bundles: &TrustBundles,
@@ -184,10 +194,18 @@ pub fn verify_peer(
     check_size(chain)?;
     let hash = memo::hash(chain);
     if let Some(peer) = bundles.memo().get(&hash, now) {
-        return Ok(peer);
+        return admitted(peer, bundles);
     }
     let (peer, window) = verify(chain, bundles, now)?;
     bundles.memo().put(hash, peer.clone(), window);
+    admitted(peer, bundles)
+}
+
+/// Revocation is asked each time, and never remembered: it changes while everything else about a chain stays.
+fn admitted(peer: VerifiedPeer, bundles: &TrustBundles) -> Result<VerifiedPeer, VerifyError> {
+    if bundles.denies(peer.serial()) {
+        return Err(VerifyError::Revoked { id: peer.id, serial: peer.serial });
+    }
     Ok(peer)
 }
 
