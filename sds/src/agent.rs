@@ -1,28 +1,36 @@
 //! The agent itself: holds the identity, keeps it fresh, hands it out.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use palisade_identity::{Clock, Identity, SvidSource, error_chain};
+use palisade_wire::channel::ChannelError;
 use palisade_wire::serve::UnixSocket;
 use prometheus_client::registry::Registry;
 use rustls_pki_types::UnixTime;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 pub use health::{Health, IdentityState};
 pub use renew::RenewError;
 
+use crate::attest::Attestor;
 use crate::config::{AgentConfig, CheckConfigError};
 use crate::metrics::Metrics;
+use crate::roster::Roster;
+use crate::secrets::Feed;
 use crate::serve::{self, ServeError};
 use crate::storage::{DecodeIdentityError, LoadIdentityError, OpenStorageError, Storage};
+use crate::tokens::Tokens;
 use holder::Holder;
 
+mod follow;
 mod health;
 mod holder;
 mod plan;
 mod renew;
+mod supply;
 
 /// The node agent. Clones are handles of the same agent.
 #[derive(Clone)]
@@ -37,6 +45,12 @@ struct Inner {
     storage: Storage,
     metrics: Metrics,
     holder: Holder,
+    /// What the server gives to this agent besides.
+    roster: Arc<Roster>,
+    /// The server is followed at this moment, so that its last state is the newest word.
+    following: AtomicBool,
+    /// The epoch of taints in which the certificate in hand was asked for.
+    own_epoch: AtomicU64,
     renew_now: Notify,
     running: AtomicBool,
     socket: Mutex<Option<UnixSocket>>,
@@ -65,6 +79,9 @@ pub enum RunError {
     /// The workload socket could not be opened or served.
     #[error("the workload socket cannot be served")]
     Serve(#[source] ServeError),
+    /// The server's address or name cannot be one.
+    #[error("the server cannot be called")]
+    Channel(#[source] ChannelError),
 }
 
 impl Agent {
@@ -82,8 +99,9 @@ impl Agent {
         }
         let storage = Storage::open(&config.state_dir).map_err(NewAgentError::Storage)?;
         let metrics = Metrics::register(registry);
-        let holder = Holder::default();
-        if let Some(identity) = load(&storage, &config)? {
+        let (holder, roster) = (Holder::default(), Roster::default());
+        if let Some(mut identity) = load(&storage, &config)? {
+            restore(&storage, &config, &mut identity, &roster);
             metrics.not_after.set(i64::try_from(identity.svid.not_after().as_secs()).unwrap_or(i64::MAX));
             holder.install(Arc::new(identity), clock.now());
         } else if unpinned {
@@ -97,6 +115,9 @@ impl Agent {
                 storage,
                 metrics,
                 holder,
+                roster: Arc::new(roster),
+                following: AtomicBool::new(false),
+                own_epoch: AtomicU64::new(0),
                 renew_now: Notify::new(),
                 running: AtomicBool::new(false),
                 socket: Mutex::new(None),
@@ -140,6 +161,8 @@ impl Agent {
             return Err(RunError::AlreadyRunning);
         }
         let _running = RunGuard(&self.inner.running);
+        let channel = follow::channel(&self.inner).map_err(RunError::Channel)?;
+        let service = self.service(channel.clone());
         let serving = async {
             let opened = self.inner.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
             let socket = match (opened, &self.inner.config.socket) {
@@ -147,24 +170,34 @@ impl Agent {
                 (opened, _) => opened,
             };
             if let Some(socket) = socket {
-                serve::serve(self.service(), socket, shutdown.clone()).await;
+                serve::serve(service, socket, shutdown.clone()).await;
             }
             Ok(())
         };
-        let renewing = async {
-            renew::run(&self.inner, shutdown.clone()).await;
+        let working = async {
+            tokio::join!(
+                renew::run(&self.inner, shutdown.clone()),
+                follow::run(&self.inner, channel.clone(), shutdown.clone()),
+                supply::run(&self.inner, channel.clone(), shutdown.clone()),
+            );
             Ok(())
         };
-        tokio::try_join!(serving, renewing).map(|((), ())| ())
+        tokio::try_join!(serving, working).map(|((), ())| ())
     }
 
-    fn service(&self) -> serve::Service {
+    fn service(&self, channel: Channel) -> serve::Service {
+        let inner = &self.inner;
         serve::Service {
-            source: Arc::new(self.clone()),
-            clock: Arc::clone(&self.inner.clock),
-            allowed_uids: self.inner.config.allowed_uids.clone(),
-            metrics: self.inner.metrics.clone(),
+            feed: self.feed(),
+            attestor: Attestor::new(),
+            tokens: Arc::new(Tokens::new(channel, Arc::clone(&inner.clock))),
+            metrics: inner.metrics.clone(),
         }
+    }
+
+    fn feed(&self) -> Feed {
+        let Inner { roster, clock, config, .. } = &*self.inner;
+        Feed::new(Arc::new(self.clone()), Arc::clone(roster), Arc::clone(clock), &config.allowed_uids)
     }
 }
 
@@ -219,6 +252,20 @@ fn load(storage: &Storage, config: &AgentConfig) -> Result<Option<Identity>, New
         return Ok(None);
     }
     Ok(Some(identity))
+}
+
+/// What the server said last before the agent was stopped.
+fn restore(storage: &Storage, config: &AgentConfig, identity: &mut Identity, roster: &Roster) {
+    let Some(stored) = storage.load_state(&config.trust_domain) else { return };
+    let mut bundles = identity.bundles.as_ref().clone();
+    bundles.with_denied(stored.denied.into_iter().collect());
+    identity.bundles = Arc::new(bundles);
+    let svids = storage.load_svids(&stored.entries, &config.trust_domain);
+    roster.update(|state| {
+        state.entries = Some(Arc::new(stored.entries));
+        state.svids = Arc::new(svids);
+        state.jwks = Arc::new(stored.jwks);
+    });
 }
 
 #[cfg(test)]

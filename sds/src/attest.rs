@@ -29,7 +29,6 @@ pub(crate) const DENIED: &str = "no identity issued";
 /// Looks at callers of the socket.
 #[derive(Debug, Clone)]
 pub(crate) struct Attestor {
-    uids: Arc<BTreeSet<u32>>,
     binaries: Arc<Binaries>,
     slots: Arc<Semaphore>,
 }
@@ -54,33 +53,23 @@ pub(crate) enum AttestError {
     /// The process is not what it was, or cannot be looked at.
     #[error("the calling process cannot be attested")]
     Process(#[source] ProcessError),
-    /// No identity is meant for that user.
-    #[error("no identity is registered for user {0}")]
-    User(u32),
     /// The agent stops.
     #[error("the agent is stopping")]
     Stopping,
 }
 
 impl Attestor {
-    /// Admits the processes of these users; of the agent's own effective user if there are none.
-    pub(crate) fn new(uids: &[u32]) -> Self {
-        let own = || rustix::process::geteuid().as_raw();
-        let uids = if uids.is_empty() { BTreeSet::from([own()]) } else { uids.iter().copied().collect() };
-        Self { uids: Arc::new(uids), binaries: Arc::default(), slots: Arc::new(Semaphore::new(MAX_AT_ONCE)) }
+    pub(crate) fn new() -> Self {
+        Self { binaries: Arc::default(), slots: Arc::new(Semaphore::new(MAX_AT_ONCE)) }
     }
 
     /// What is known about the caller of a request; or logs why nothing is, and refuses.
     ///
     /// # Errors
     /// PERMISSION_DENIED with a constant text.
-    pub(crate) async fn admit<T>(&self, request: &Request<T>) -> Result<Arc<Evidence>, Status> {
+    pub(crate) async fn admit<T>(&self, request: &Request<T>) -> Result<Evidence, Status> {
         let peer = Caller::of(request).and_then(|caller| caller.unix);
-        let looked = self.look(peer).await.and_then(|evidence| match evidence.caller.uid {
-            uid if self.uids.contains(&uid) => Ok(evidence),
-            uid => Err(AttestError::User(uid)),
-        });
-        looked.map(Arc::new).map_err(|why| {
+        self.look(peer).await.map_err(|why| {
             let (uid, gid, pid) = peer.map_or((None, None, None), |p| (Some(p.uid), Some(p.gid), Some(p.pid)));
             tracing::warn!(uid, gid, pid, reason = %error_chain(&why), "a caller of the workload socket was refused");
             Status::permission_denied(DENIED)
@@ -94,6 +83,14 @@ impl Attestor {
         let binaries = Arc::clone(&self.binaries);
         let read = tokio::task::spawn_blocking(move || selectors::collect(caller, &binaries));
         read.await.map_err(|_| AttestError::Stopping)?.map_err(AttestError::Process)
+    }
+}
+
+impl Evidence {
+    /// Says on the log that no identity is meant for the process, and what it showed.
+    pub(crate) fn log_refusal(&self) {
+        let UnixCaller { uid, gid, pid, .. } = self.caller;
+        tracing::warn!(uid, gid, pid, selectors = ?self.selectors, "no identity is registered for a caller");
     }
 }
 

@@ -15,13 +15,16 @@ mod attest;
 mod authority;
 mod config;
 mod discovery;
+mod jwt;
 mod metrics;
 mod pem;
+mod roster;
 pub mod schedule;
 mod secrets;
 mod serve;
 mod storage;
 mod token;
+mod tokens;
 mod workload;
 
 #[cfg(test)]

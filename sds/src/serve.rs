@@ -6,7 +6,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use palisade_identity::{Clock, SvidSource};
 use palisade_wire::envoy::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer;
 use palisade_wire::serve::{self, Limits, SocketError, UnixSocket};
 use palisade_wire::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
@@ -17,6 +16,7 @@ use crate::attest::Attestor;
 use crate::discovery::Discovery;
 use crate::metrics::Metrics;
 use crate::secrets::Feed;
+use crate::tokens::Tokens;
 use crate::workload::Workload;
 
 /// Largest message a local client may send. Envoy describes itself in its first one, which takes some 100 KiB.
@@ -46,9 +46,9 @@ pub enum ServeError {
 
 /// What the socket serves, and to whom.
 pub(crate) struct Service {
-    pub(crate) source: Arc<dyn SvidSource>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) allowed_uids: Vec<u32>,
+    pub(crate) feed: Feed,
+    pub(crate) attestor: Attestor,
+    pub(crate) tokens: Arc<Tokens>,
     pub(crate) metrics: Metrics,
 }
 
@@ -73,11 +73,11 @@ pub(crate) fn bind(path: &Path) -> Result<UnixSocket, ServeError> {
 
 impl Service {
     fn routes(self, shutdown: &CancellationToken) -> Routes {
-        let feed = Feed::new(self.source, self.clock);
-        let attestor = Attestor::new(&self.allowed_uids);
+        let Self { feed, attestor, tokens, .. } = self;
         let workload = Workload {
             feed: feed.clone(),
             attestor: attestor.clone(),
+            tokens,
             metrics: self.metrics.clone(),
             shutdown: shutdown.clone(),
         };

@@ -9,7 +9,11 @@ use crate::fixtures::{Authority, START, TestClock, domain};
 use crate::token::JoinToken;
 use authority::{Behaviour, RealClock, Scripted, now};
 
+mod agents;
 mod authority;
+mod following;
+mod serving;
+mod supplying;
 
 const ID: &str = "spiffe://a.test/ns/web/sa/front";
 const SECRET: &str = "c2VjcmV0LXNlY3JldC1zZWNyZXQ";

@@ -38,7 +38,7 @@ impl Drop for Waiting {
 }
 
 async fn refused(caller: UnixCaller) -> ProcessError {
-    match Attestor::new(&[]).look(Some(caller)).await.unwrap_err() {
+    match Attestor::new().look(Some(caller)).await.unwrap_err() {
         AttestError::Process(error) => error,
         other => panic!("{other}"),
     }
@@ -48,7 +48,7 @@ async fn refused(caller: UnixCaller) -> ProcessError {
 async fn a_process_has_its_user_its_binary_and_its_groups() {
     let child = Waiting::start("cat");
     let caller = child.caller();
-    let evidence = Attestor::new(&[]).look(Some(caller)).await.unwrap();
+    let evidence = Attestor::new().look(Some(caller)).await.unwrap();
     let path = std::fs::read_link(format!("/proc/{}/exe", caller.pid)).unwrap();
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &std::fs::read(&path).unwrap());
     let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -111,7 +111,7 @@ async fn a_binary_that_was_replaced_has_a_hash_and_no_path() {
     std::fs::copy("/bin/cat", &path).unwrap();
     let child = Waiting::start(path.to_str().unwrap());
     std::fs::remove_file(&path).unwrap();
-    let evidence = Attestor::new(&[]).look(Some(child.caller())).await.unwrap();
+    let evidence = Attestor::new().look(Some(child.caller())).await.unwrap();
     assert!(!evidence.selectors.iter().any(|selector| selector.starts_with("unix:path:")), "{evidence:?}");
     assert!(evidence.selectors.iter().any(|selector| selector.starts_with("unix:sha256:")), "{evidence:?}");
     let why = evidence.unknown.iter().find(|(kind, _)| *kind == "unix:path").unwrap();
@@ -129,7 +129,7 @@ async fn a_path_of_another_user_namespace_says_nothing() {
         return eprintln!("skipped: no user namespaces on this machine");
     }
     let child = Waiting(started);
-    let evidence = Attestor::new(&[]).look(Some(child.caller())).await;
+    let evidence = Attestor::new().look(Some(child.caller())).await;
     // Seen from inside a namespace without a map the user is another; what matters is that no path comes out.
     if let Ok(evidence) = evidence {
         assert!(!evidence.selectors.iter().any(|selector| selector.starts_with("unix:path:")), "{evidence:?}");
@@ -138,6 +138,6 @@ async fn a_path_of_another_user_namespace_says_nothing() {
 
 #[tokio::test]
 async fn a_request_without_credentials_is_denied_with_a_constant_text() {
-    let status = Attestor::new(&[]).admit(&Request::new(())).await.unwrap_err();
+    let status = Attestor::new().admit(&Request::new(())).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::PermissionDenied, DENIED));
 }
