@@ -1,9 +1,10 @@
 //! The agent itself: holds the identity, keeps it fresh, hands it out.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use palisade_identity::{Clock, Identity, SvidSource, error_chain};
+use palisade_identity::{Clock, Identity, SvidSource, TrustBundles, X509Svid, error_chain};
 use palisade_wire::channel::ChannelError;
 use palisade_wire::serve::UnixSocket;
 use prometheus_client::registry::Registry;
@@ -15,8 +16,10 @@ use tonic::transport::Channel;
 pub use health::{Health, IdentityState};
 pub use renew::RenewError;
 
+use crate::admin::{self, NodeService};
 use crate::attest::Attestor;
 use crate::config::{AgentConfig, CheckConfigError};
+use crate::files::{self, FilesConfig};
 use crate::metrics::Metrics;
 use crate::roster::Roster;
 use crate::secrets::Feed;
@@ -38,6 +41,8 @@ pub struct Agent {
     inner: Arc<Inner>,
 }
 
+type Bind = fn(&Path) -> Result<UnixSocket, ServeError>;
+
 /// What every handle shares.
 struct Inner {
     config: AgentConfig,
@@ -54,6 +59,7 @@ struct Inner {
     renew_now: Notify,
     running: AtomicBool,
     socket: Mutex<Option<UnixSocket>>,
+    admin_socket: Mutex<Option<UnixSocket>>,
 }
 
 /// The agent cannot be made.
@@ -121,6 +127,7 @@ impl Agent {
                 renew_now: Notify::new(),
                 running: AtomicBool::new(false),
                 socket: Mutex::new(None),
+                admin_socket: Mutex::new(None),
             }),
         })
     }
@@ -140,16 +147,22 @@ impl Agent {
         self.inner.renew_now.notify_one();
     }
 
-    /// Opens the workload socket, if one is configured, so that a path that cannot be used shows at start. Nothing is served
-    /// before [`Agent::run`], which opens it otherwise. Must be called within a tokio runtime.
+    /// Opens the sockets that are configured, so that a path that cannot be used shows at start. Nothing is served
+    /// before [`Agent::run`], which opens them otherwise. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`ServeError`] names the path.
     pub fn open_socket(&self) -> Result<(), ServeError> {
-        if let Some(path) = &self.inner.config.socket {
-            *self.inner.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(serve::bind(path)?);
-        }
-        Ok(())
+        let config = &self.inner.config;
+        let open = |place: &Mutex<Option<UnixSocket>>, path: &Option<PathBuf>, bind: Bind| {
+            let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+            if let (None, Some(path)) = (&*place, path) {
+                *place = Some(bind(path)?);
+            }
+            Ok(())
+        };
+        open(&self.inner.socket, &config.socket, serve::bind)?;
+        open(&self.inner.admin_socket, &config.admin_socket, serve::bind_admin)
     }
 
     /// Renews the identity and serves the socket, if one is configured, until `shutdown`.
@@ -162,42 +175,83 @@ impl Agent {
         }
         let _running = RunGuard(&self.inner.running);
         let channel = follow::channel(&self.inner).map_err(RunError::Channel)?;
-        let service = self.service(channel.clone());
-        let serving = async {
-            let opened = self.inner.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let socket = match (opened, &self.inner.config.socket) {
-                (None, Some(path)) => Some(serve::bind(path).map_err(RunError::Serve)?),
-                (opened, _) => opened,
-            };
-            if let Some(socket) = socket {
-                serve::serve(service, socket, shutdown.clone()).await;
-            }
-            Ok(())
-        };
+        self.open_socket().map_err(RunError::Serve)?;
+        let feed = self.feed();
+        let serving = self.serve(&feed, channel.clone(), &shutdown);
         let working = async {
             tokio::join!(
                 renew::run(&self.inner, shutdown.clone()),
                 follow::run(&self.inner, channel.clone(), shutdown.clone()),
                 supply::run(&self.inner, channel.clone(), shutdown.clone()),
+                self.keep_files(&shutdown),
             );
-            Ok(())
         };
-        tokio::try_join!(serving, working).map(|((), ())| ())
+        tokio::join!(serving, working);
+        Ok(())
     }
 
-    fn service(&self, channel: Channel) -> serve::Service {
+    /// Serves the sockets that are open.
+    async fn serve(&self, feed: &Feed, channel: Channel, shutdown: &CancellationToken) {
+        let take = |place: &Mutex<Option<UnixSocket>>| place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (socket, admin) = (take(&self.inner.socket), take(&self.inner.admin_socket));
+        let attestor = Attestor::new();
+        let workloads = async {
+            if let Some(socket) = socket {
+                let tokens = Arc::new(Tokens::new(channel, Arc::clone(&self.inner.clock)));
+                let (feed, attestor, metrics) = (feed.clone(), attestor.clone(), self.inner.metrics.clone());
+                let service = serve::Service { feed, attestor, tokens, metrics };
+                serve::serve(service, socket, shutdown.clone()).await;
+            }
+        };
+        let operator = async {
+            if let Some(socket) = admin {
+                let (agent, feed, attestor) = (self.clone(), feed.clone(), attestor.clone());
+                serve::serve_admin(NodeService { agent, feed, attestor }, socket, shutdown.clone()).await;
+            }
+        };
+        tokio::join!(workloads, operator);
+    }
+
+    /// Keeps every directory of the configuration up to date.
+    async fn keep_files(&self, shutdown: &CancellationToken) {
         let inner = &self.inner;
-        serve::Service {
-            feed: self.feed(),
-            attestor: Attestor::new(),
-            tokens: Arc::new(Tokens::new(channel, Arc::clone(&inner.clock))),
-            metrics: inner.metrics.clone(),
-        }
+        let keep = |config| {
+            let identity = move || inner.identity_of(config);
+            files::keep(config, identity, inner.roster.subscribe(), shutdown)
+        };
+        futures_util::future::join_all(inner.config.files.iter().map(keep)).await;
     }
 
     fn feed(&self) -> Feed {
         let Inner { roster, clock, config, .. } = &*self.inner;
         Feed::new(Arc::new(self.clone()), Arc::clone(roster), Arc::clone(clock), &config.allowed_uids)
+    }
+}
+
+impl Inner {
+    /// What belongs into these files now, if it may be used.
+    fn identity_of(&self, config: &FilesConfig) -> Option<(Arc<X509Svid>, Arc<TrustBundles>)> {
+        let own = self.holder.current()?;
+        let svid = match &config.spiffe_id {
+            Some(id) if id != own.svid.id() => {
+                let state = self.roster.now();
+                let entry = state.entries.as_ref()?.iter().find(|entry| entry.spiffe_id == *id)?;
+                Arc::clone(&state.svids.get(&entry.id)?.svid)
+            }
+            _ => Arc::clone(&own.svid),
+        };
+        svid.usable(&own.bundles, self.clock.now()).ok()?;
+        Some((svid, Arc::clone(&own.bundles)))
+    }
+}
+
+impl admin::Agent for Agent {
+    fn last_error(&self) -> Option<String> {
+        self.health().last_error
+    }
+
+    fn following(&self) -> bool {
+        self.inner.following.load(Ordering::Acquire)
     }
 }
 

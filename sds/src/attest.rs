@@ -76,6 +76,12 @@ impl Attestor {
         })
     }
 
+    /// Reads everything about the process that has this number now, for the operator: it has not connected.
+    pub(crate) async fn look_at(&self, pid: i32) -> Result<Evidence, AttestError> {
+        let caller = process::by_number(pid).map_err(AttestError::Process)?;
+        self.look(Some(caller)).await
+    }
+
     /// Reads everything about a process.
     pub(crate) async fn look(&self, peer: Option<UnixCaller>) -> Result<Evidence, AttestError> {
         let caller = peer.ok_or(AttestError::NoCredentials)?;

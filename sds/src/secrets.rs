@@ -84,6 +84,11 @@ impl Feed {
         &self.shared.clock
     }
 
+    /// The agent's own identity and everything else, as they are now.
+    pub(crate) fn parts(&self) -> (Option<Arc<Identity>>, Arc<State>) {
+        (self.shared.source.current(), self.shared.roster.now())
+    }
+
     /// The caller, as all equal callers are.
     pub(crate) fn caller(&self, evidence: &Evidence) -> Arc<Who> {
         let who = Who { uid: evidence.caller.uid, selectors: evidence.selectors.clone() };

@@ -38,6 +38,8 @@ impl Home {
             state_dir: dir.path().join("state"),
             socket: None,
             allowed_uids: Vec::new(),
+            files: Vec::new(),
+            admin_socket: None,
         };
         Self { dir, config }
     }

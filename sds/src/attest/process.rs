@@ -54,8 +54,15 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Takes hold of the process that connected.
+    /// Takes hold of the process that connected, and makes sure that it is that one.
     pub(super) fn open(caller: UnixCaller) -> Result<Self, ProcessError> {
+        let process = Self::hold(caller)?;
+        process.check()?;
+        Ok(process)
+    }
+
+    /// Takes hold of whoever has the number.
+    fn hold(caller: UnixCaller) -> Result<Self, ProcessError> {
         let pid = caller.pid;
         if pid <= 0 {
             return Err(ProcessError::Hidden);
@@ -63,9 +70,7 @@ impl Process {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::openat(CWD, format!("/proc/{pid}"), flags, Mode::empty())
             .map_err(|error| failed(pid, ".", error.into()))?;
-        let process = Self { caller, dir };
-        process.check()?;
-        Ok(process)
+        Ok(Self { caller, dir })
     }
 
     /// Is it still the process that connected, alive, and the same user? Asked before and after everything else is read.
@@ -124,6 +129,19 @@ impl Process {
             _ => false,
         }
     }
+}
+
+/// The process that has a number now, as if it had connected.
+pub(super) fn by_number(pid: i32) -> Result<UnixCaller, ProcessError> {
+    if pid <= 0 {
+        return Err(ProcessError::Hidden);
+    }
+    let process = Process::hold(UnixCaller { pid, uid: 0, gid: 0, started: None })?;
+    let effective = |line| Ok(process.status_numbers(line)?.get(1).copied());
+    let (uid, gid) = (effective("Uid:")?, effective("Gid:")?);
+    let (uid, gid) = uid.zip(gid).ok_or(ProcessError::Gone(pid))?;
+    let started = state_and_start(&process.read("stat")?).map(|(_, started)| started);
+    Ok(UnixCaller { pid, uid, gid, started })
 }
 
 /// A process that ended while it was read is no unreadable file.
