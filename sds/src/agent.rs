@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use palisade_identity::{Clock, Identity, SvidSource, TrustBundles, X509Svid, error_chain};
 use palisade_wire::channel::ChannelError;
@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use rustls_pki_types::UnixTime;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::transport::Channel;
 
 pub use health::{Health, IdentityState};
@@ -52,6 +53,10 @@ struct Inner {
     holder: Holder,
     /// What the server gives to this agent besides.
     roster: Arc<Roster>,
+    /// To the server, with the agent's certificate of the moment; unset before the agent runs.
+    channel: Mutex<Option<Channel>>,
+    /// The agent itself, for what outlives a borrow of it.
+    weak: Weak<Inner>,
     /// The server is followed at this moment, so that its last state is the newest word.
     following: AtomicBool,
     /// The epoch of taints in which the certificate in hand was asked for.
@@ -115,7 +120,9 @@ impl Agent {
             return Err(NewAgentError::Config(CheckConfigError::NoJoinToken));
         }
         Ok(Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new_cyclic(|weak| Inner {
+                weak: Weak::clone(weak),
+                channel: Mutex::new(None),
                 config,
                 clock,
                 storage,
@@ -174,15 +181,15 @@ impl Agent {
             return Err(RunError::AlreadyRunning);
         }
         let _running = RunGuard(&self.inner.running);
-        let channel = follow::channel(&self.inner).map_err(RunError::Channel)?;
+        self.inner.reconnect().map_err(RunError::Channel)?;
         self.open_socket().map_err(RunError::Serve)?;
         let feed = self.feed();
-        let serving = self.serve(&feed, channel.clone(), &shutdown);
+        let serving = self.serve(&feed, &shutdown);
         let working = async {
             tokio::join!(
                 renew::run(&self.inner, shutdown.clone()),
-                follow::run(&self.inner, channel.clone(), shutdown.clone()),
-                supply::run(&self.inner, channel.clone(), shutdown.clone()),
+                follow::run(&self.inner, shutdown.clone()),
+                supply::run(&self.inner, shutdown.clone()),
                 self.keep_files(&shutdown),
             );
         };
@@ -191,13 +198,14 @@ impl Agent {
     }
 
     /// Serves the sockets that are open.
-    async fn serve(&self, feed: &Feed, channel: Channel, shutdown: &CancellationToken) {
+    async fn serve(&self, feed: &Feed, shutdown: &CancellationToken) {
         let take = |place: &Mutex<Option<UnixSocket>>| place.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (socket, admin) = (take(&self.inner.socket), take(&self.inner.admin_socket));
         let attestor = Attestor::new();
         let workloads = async {
             if let Some(socket) = socket {
-                let tokens = Arc::new(Tokens::new(channel, Arc::clone(&self.inner.clock)));
+                let inner = Arc::clone(&self.inner);
+                let tokens = Arc::new(Tokens::new(move || inner.channel(), Arc::clone(&self.inner.clock)));
                 let (feed, attestor, metrics) = (feed.clone(), attestor.clone(), self.inner.metrics.clone());
                 let service = serve::Service { feed, attestor, tokens, metrics };
                 serve::serve(service, socket, shutdown.clone()).await;
@@ -229,6 +237,19 @@ impl Agent {
 }
 
 impl Inner {
+    /// A channel that shows the newest certificate.
+    fn channel(&self) -> Result<Channel, Status> {
+        let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        channel.ok_or_else(|| Status::unavailable("the agent does not run"))
+    }
+
+    /// Lets calls that begin from now on use another connection. Those under way keep theirs.
+    fn reconnect(&self) -> Result<(), ChannelError> {
+        let fresh = follow::connect(self)?;
+        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+        Ok(())
+    }
+
     /// What belongs into these files now, if it may be used.
     fn identity_of(&self, config: &FilesConfig) -> Option<(Arc<X509Svid>, Arc<TrustBundles>)> {
         let own = self.holder.current()?;

@@ -23,7 +23,8 @@ type Key = (String, Vec<String>);
 
 /// Tokens by entry and audience.
 pub(crate) struct Tokens {
-    client: AgentsClient<Channel>,
+    /// The channel of the moment.
+    channel: Box<dyn Fn() -> Result<Channel, Status> + Send + Sync>,
     clock: Arc<dyn Clock>,
     kept: Mutex<HashMap<Key, Kept>>,
 }
@@ -37,8 +38,11 @@ struct Kept {
 }
 
 impl Tokens {
-    pub(crate) fn new(channel: Channel, clock: Arc<dyn Clock>) -> Self {
-        Self { client: AgentsClient::new(channel), clock, kept: Mutex::default() }
+    pub(crate) fn new(
+        channel: impl Fn() -> Result<Channel, Status> + Send + Sync + 'static,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { channel: Box::new(channel), clock, kept: Mutex::default() }
     }
 
     /// A token of `id` for `audience` (sorted, without repetition); of the agent itself for the empty entry.
@@ -77,7 +81,8 @@ impl Tokens {
         let message = IssueJwtRequest { entry_id: entry.clone(), audience: audience.clone() };
         let mut request = Request::new(message);
         request.set_timeout(DEADLINE);
-        let answer = tokio::time::timeout(DEADLINE, self.client.clone().issue_jwt(request)).await;
+        let mut client = AgentsClient::new((self.channel)()?);
+        let answer = tokio::time::timeout(DEADLINE, client.issue_jwt(request)).await;
         answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))).map(tonic::Response::into_inner)
     }
 

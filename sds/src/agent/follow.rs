@@ -51,9 +51,9 @@ enum End {
     Failed(Status),
 }
 
-/// A channel to the server with the identity and the trust of the moment it connects.
-pub(super) fn channel(inner: &Arc<Inner>) -> Result<Channel, channel::ChannelError> {
-    let weak = Arc::downgrade(inner);
+/// A fresh channel to the server; it shows the identity, and has the trust, of the moment when it connects.
+pub(super) fn connect(inner: &Inner) -> Result<Channel, channel::ChannelError> {
+    let weak = inner.weak.clone();
     channel::tls_with(&inner.config.server, inner.config.certificate_name(), move || {
         let inner = weak.upgrade().ok_or("the agent has ended")?;
         let identity = inner.holder.current().ok_or("there is no identity yet")?;
@@ -62,7 +62,7 @@ pub(super) fn channel(inner: &Arc<Inner>) -> Result<Channel, channel::ChannelErr
 }
 
 /// Runs until `shutdown`.
-pub(super) async fn run(inner: &Inner, channel: Channel, shutdown: CancellationToken) {
+pub(super) async fn run(inner: &Inner, shutdown: CancellationToken) {
     let mut ready = inner.holder.readiness();
     let mut failures = 0;
     loop {
@@ -71,7 +71,7 @@ pub(super) async fn run(inner: &Inner, channel: Channel, shutdown: CancellationT
             if ready.wait_for(|ready| *ready).await.is_err() {
                 std::future::pending::<()>().await;
             }
-            follow(inner, channel.clone()).await
+            follow(inner).await
         };
         let Some(end) = shutdown.run_until_cancelled(session).await else { return };
         // Whatever the answer was, it was one: without entries the agent is what it was before there were any.
@@ -85,7 +85,11 @@ pub(super) async fn run(inner: &Inner, channel: Channel, shutdown: CancellationT
     }
 }
 
-async fn follow(inner: &Inner, channel: Channel) -> End {
+async fn follow(inner: &Inner) -> End {
+    let channel = match inner.channel() {
+        Ok(channel) => channel,
+        Err(status) => return End::Failed(status),
+    };
     let mut client = AgentsClient::new(channel).max_decoding_message_size(MAX_STATE);
     let (reports, outgoing) = mpsc::channel(4);
     // There is room: it is empty.
@@ -101,7 +105,8 @@ async fn follow(inner: &Inner, channel: Channel) -> End {
         let state = match states.message().await {
             Ok(Some(state)) => state,
             Ok(None) => return End::Lost,
-            Err(status) if any => return End::after(status),
+            // A stream that was of use is opened again at once: it ends with the certificate that it was opened with, too.
+            Err(_) if any => return End::Lost,
             Err(status) => return End::of(status),
         };
         any = true;
@@ -125,14 +130,6 @@ impl End {
         match status.code() {
             Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated => Self::Refused(status),
             _ => Self::Failed(status),
-        }
-    }
-
-    /// A stream that was of use ends with the connection, and is opened again at once.
-    fn after(status: Status) -> Self {
-        match Self::of(status) {
-            Self::Failed(_) => Self::Lost,
-            refused => refused,
         }
     }
 }

@@ -160,14 +160,24 @@ impl Renewer<'_> {
         // Disk first: a crash in between must not forget what others have seen already.
         self.unsaved = !save(self.inner, &identity).await;
         self.inner.holder.install(identity, now);
+        // Calls that begin now show the new certificate; a server may have reason to refuse the old one.
+        if let Err(error) = self.inner.reconnect() {
+            tracing::error!(error = %error_chain(&error), "the old connection stays in use");
+        }
     }
 
     fn fail(&mut self, error: &RenewError) {
         let outcome = error.outcome();
-        let delay = match outcome {
+        let mut delay = match outcome {
             Outcome::Refused => self.plan.refused(Instant::now(), draw()),
             _ => self.plan.failed(Instant::now(), draw()),
         };
+        if let RenewError::Call(CallError::Failed(status)) = error
+            && let Some(wish) = authority::pushback(status)
+        {
+            self.plan.pushed_back(Instant::now(), wish);
+            delay = delay.max(wish);
+        }
         let text = error_chain(error);
         tracing::warn!(error = %text, retry_in_ms = delay.as_millis(), "no new certificate; what there is stays in use");
         self.inner.metrics.renewal(outcome);

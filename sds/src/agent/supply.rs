@@ -10,11 +10,11 @@ use palisade_wire::agents::{IssueX509Request, X509Answer, X509Order};
 use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::Inner;
 use super::renew::{draw, key_and_csr};
+use crate::authority;
 use crate::metrics::Outcome;
 use crate::roster::{Entry, Held, State, issuers};
 use crate::schedule::{self, REEVALUATE, Validity};
@@ -40,9 +40,8 @@ enum TakeError {
 }
 
 /// Runs until `shutdown`.
-pub(super) async fn run(inner: &Inner, channel: Channel, shutdown: CancellationToken) {
-    let client = AgentsClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-    let mut supply = Supply { inner, client, batch: BATCH, failures: 0, not_before: None, waiting: HashMap::new() };
+pub(super) async fn run(inner: &Inner, shutdown: CancellationToken) {
+    let mut supply = Supply { inner, batch: BATCH, failures: 0, not_before: None, waiting: HashMap::new() };
     let mut changed = inner.roster.subscribe();
     let mut ready = inner.holder.readiness();
     let working = async {
@@ -69,7 +68,6 @@ pub(super) async fn run(inner: &Inner, channel: Channel, shutdown: CancellationT
 
 struct Supply<'a> {
     inner: &'a Inner,
-    client: AgentsClient<Channel>,
     /// How many are asked for at once: halved when a call fails, doubled when one succeeds.
     batch: usize,
     /// Failed calls in a row, and when the next may be made.
@@ -124,7 +122,12 @@ impl Supply<'_> {
         };
         let mut request = Request::new(IssueX509Request { orders });
         request.set_timeout(DEADLINE);
-        let answer = tokio::time::timeout(DEADLINE, self.client.issue_x509(request)).await;
+        let channel = match self.inner.channel() {
+            Ok(channel) => channel,
+            Err(status) => return self.failed(&status),
+        };
+        let mut client = AgentsClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+        let answer = tokio::time::timeout(DEADLINE, client.issue_x509(request)).await;
         let answers = match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
             Ok(answer) => answer.into_inner().answers,
             Err(status) => return self.failed(&status),
@@ -154,8 +157,8 @@ impl Supply<'_> {
             }
             _ => schedule::retry_after(self.failures, Some(REEVALUATE * 2), draw()),
         };
-        if let Some(wish) = retry_after(status) {
-            pause = pause.max(wish.min(REEVALUATE * 5));
+        if let Some(wish) = authority::pushback(status) {
+            pause = pause.max(wish);
         }
         let reason = error_chain(status);
         tracing::warn!(reason, retry_in_ms = pause.as_millis(), "no certificates for workloads; theirs stay in use");
@@ -250,10 +253,4 @@ fn due(svid: &X509Svid, now: UnixTime, wish: i64) -> UnixTime {
             schedule::renew_at(&validity, draw())
         }
     }
-}
-
-/// When a server that is busy wants to be asked again (gRPC retry pushback).
-fn retry_after(status: &Status) -> Option<Duration> {
-    let text = status.metadata().get("grpc-retry-pushback-ms")?.to_str().ok()?;
-    text.parse().ok().map(Duration::from_millis)
 }

@@ -130,7 +130,7 @@ async fn a_token_gets_the_first_certificate_and_the_certificate_the_next() {
 }
 
 #[tokio::test]
-async fn a_bundle_file_and_a_token_file_are_read_when_needed() {
+async fn trap_31_a_bundle_file_and_a_token_file_are_read_when_needed() {
     let scripted = Scripted::start(Arc::new(Authority::new("a")), Behaviour::Issue(ID, 3600)).await;
     let mut home = Home::new(&scripted.address.to_string());
     let path = home.dir.path().join("token");

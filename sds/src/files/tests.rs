@@ -14,7 +14,7 @@ fn text(config: &FilesConfig, name: &str) -> String {
 }
 
 #[test]
-fn the_three_files_are_one_identity_and_change_together() {
+fn trap_33_the_three_files_are_one_identity_and_change_together() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
     let authority = Authority::new("a");

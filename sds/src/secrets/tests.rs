@@ -29,7 +29,7 @@ fn inline(source: Option<palisade_wire::envoy::envoy::config::core::v3::DataSour
 }
 
 #[test]
-fn default_is_chain_and_key_without_the_root() {
+fn trap_17_default_is_chain_and_key_without_the_root() {
     let authority = Authority::new("a");
     let identity = authority.identity(ID);
     let (_, _, feed) = feed(Some(identity.clone()));
@@ -96,7 +96,7 @@ fn a_chain_that_the_bundle_does_not_sign_is_withheld() {
 }
 
 #[test]
-fn versions_follow_the_content_of_each_secret() {
+fn trap_23_versions_follow_the_content_of_each_secret() {
     let authority = Authority::new("a");
     let (source, _, feed) = feed(Some(authority.identity(ID)));
     let before = fixtures::view(&feed);

@@ -79,7 +79,7 @@ mod tests {
 
     /// A process connects, gives its end to a child and ends: the connection lives, the process does not.
     #[test]
-    fn a_peer_that_has_ended_has_none() {
+    fn trap_34_a_peer_that_has_ended_has_none() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
         let listener = UnixListener::bind(&path).unwrap();

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Mutex;
 
 use futures_util::{Stream, StreamExt};
+use palisade_wire::Caller;
 use palisade_wire::agents::agents_server;
 use palisade_wire::agents::{
     AgentReport, AgentState, Bundle, Entry, IssueJwtRequest, IssueJwtResponse, IssueX509Request, IssueX509Response,
@@ -23,6 +24,8 @@ use crate::fixtures::Authority;
 pub(super) struct Agents {
     pub(super) state: watch::Sender<AgentState>,
     pub(super) reports: Mutex<Vec<AgentReport>>,
+    /// Serial number of the certificate that each batch was asked with.
+    pub(super) askers: Mutex<Vec<String>>,
     /// Sizes of the batches asked for.
     pub(super) batches: Mutex<Vec<usize>>,
     /// Larger batches fail.
@@ -42,6 +45,7 @@ impl Default for Agents {
         Self {
             state: watch::Sender::default(),
             reports: Mutex::default(),
+            askers: Mutex::default(),
             batches: Mutex::default(),
             most: Mutex::new(500),
             life: Mutex::new(3600),
@@ -102,6 +106,8 @@ impl agents_server::Agents for Service {
 
     async fn issue_x509(&self, request: Request<IssueX509Request>) -> Result<Response<IssueX509Response>, Status> {
         let agents = &self.shared.agents;
+        let peer = Caller::of(&request).and_then(|caller| caller.peer.clone()).unwrap();
+        agents.askers.lock().unwrap().push(peer.serial().to_owned());
         let orders = request.into_inner().orders;
         agents.batches.lock().unwrap().push(orders.len());
         if orders.len() > *agents.most.lock().unwrap() {

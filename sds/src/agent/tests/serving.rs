@@ -93,7 +93,7 @@ async fn tokens_are_kept_for_half_their_life_and_for_all_of_it_without_the_serve
 }
 
 #[tokio::test]
-async fn everybody_has_what_they_had_after_a_restart_without_the_server() {
+async fn trap_25_everybody_has_what_they_had_after_a_restart_without_the_server() {
     let (scripted, home, running) = served().await;
     let mut svids = workload(&home).fetch_x509svid(call(X509svidRequest {})).await.unwrap().into_inner();
     let before = svids.message().await.unwrap().unwrap();

@@ -135,3 +135,18 @@ async fn the_servers_wish_when_to_renew_is_kept_if_it_can_be() {
     running.stop().await;
     scripted.stop().await;
 }
+
+#[tokio::test]
+async fn calls_after_a_renewal_show_the_new_certificate() {
+    let (scripted, _home, running) = supplied(1).await;
+    running.until("one", |agent| state(agent).svids.len() == 1).await;
+    let first = running.agent.current().unwrap().svid.serial().to_owned();
+    running.agent.renew_now();
+    running.until("renewed", |agent| agent.current().unwrap().svid.serial() != first).await;
+    let second = running.agent.current().unwrap().svid.serial().to_owned();
+    scripted.entries(vec![entry("w0000", &["unix:uid:0"]), entry("w0001", &["unix:uid:1"])]);
+    running.until("two", |agent| state(agent).svids.len() == 2).await;
+    assert_eq!(*scripted.agents().askers.lock().unwrap(), [first, second]);
+    running.stop().await;
+    scripted.stop().await;
+}

@@ -109,7 +109,7 @@ fn a_rotation_is_pushed_once_and_only_where_it_changes_something() {
 }
 
 #[test]
-fn a_rejection_is_counted_and_not_answered_until_the_content_changes() {
+fn trap_24_a_rejection_is_counted_and_not_answered_until_the_content_changes() {
     let mut case = Case::new();
     let response = case.send(first(&["default"])).unwrap();
     assert_eq!(case.send(nack(&["default"], &response)), None);
@@ -121,7 +121,7 @@ fn a_rejection_is_counted_and_not_answered_until_the_content_changes() {
 }
 
 #[test]
-fn a_stale_nonce_changes_nothing() {
+fn trap_24_a_stale_nonce_changes_nothing() {
     let mut case = Case::new();
     let old = case.send(first(&["default"])).unwrap();
     case.rotate();
@@ -143,7 +143,7 @@ fn before_there_is_an_identity_the_stream_is_quiet() {
 }
 
 #[test]
-fn unknown_names_are_left_out_and_the_stream_lives() {
+fn trap_27_unknown_names_are_left_out_and_the_stream_lives() {
     let mut case = Case::new();
     assert_eq!(case.send(first(&["file-root:system"])), None);
     let mut case = Case::new();
