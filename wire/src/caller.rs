@@ -47,4 +47,8 @@ pub struct UnixCaller {
     pub uid: u32,
     /// Effective group id.
     pub gid: u32,
+    /// When the process began, in clock ticks since the machine's start: with the id it names this very process for as long as
+    /// the machine runs, whatever else gets the same id later. `None` if the process could not be held while it was read:
+    /// it was gone, or is not visible from here.
+    pub started: Option<u64>,
 }

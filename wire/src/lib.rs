@@ -28,6 +28,8 @@ pub use proto::palisade::audit::v1 as audit;
 #[doc(inline)]
 pub use proto::palisade::control::v1 as control;
 #[doc(inline)]
+pub use proto::palisade::node::v1 as node;
+#[doc(inline)]
 pub use proto::unpackaged as workload;
 
 /// Envoy's xDS and SDS messages and services.

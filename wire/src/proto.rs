@@ -42,6 +42,13 @@ pub(crate) mod palisade {
             tonic::include_proto!("palisade.control.v1");
         }
     }
+    /// `palisade.node`.
+    pub(crate) mod node {
+        /// `palisade.node.v1`.
+        pub mod v1 {
+            tonic::include_proto!("palisade.node.v1");
+        }
+    }
 }
 
 /// What stands outside any package: the SPIFFE Workload API.

@@ -19,6 +19,7 @@ mod accept;
 mod authority;
 mod connection;
 mod pages;
+mod pin;
 mod socket;
 
 pub use pages::{Page, Pages, pages};

@@ -60,7 +60,9 @@ pub(super) async fn over_unix(stream: UnixStream, serving: Serving) {
         Ok(credentials) => credentials,
         Err(error) => return tracing::warn!(%error, "peer credentials unreadable"),
     };
-    let unix = UnixCaller { pid: credentials.pid().unwrap_or(0), uid: credentials.uid(), gid: credentials.gid() };
+    let pid = credentials.pid().unwrap_or(0);
+    let started = super::pin::started(&stream, pid);
+    let unix = UnixCaller { pid, uid: credentials.uid(), gid: credentials.gid(), started };
     let caller = Caller { unix: Some(unix), ..Caller::default() };
     serve(ValidAuthority::new(stream), caller, serving, std::future::pending()).await;
 }
