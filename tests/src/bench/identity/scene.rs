@@ -69,8 +69,10 @@ impl Scene {
             cpu::pin(pid, 1)?;
         }
         let pkcs8 = AsDer::<Pkcs8V1Der<'_>>::as_der(&key).ok().context("no PKCS#8")?;
-        let root = std::fs::read(mesh.path().join("server/ca/root.pem"))?;
-        let roots: Vec<_> = CertificateDer::pem_slice_iter(&root).collect::<Result<_, _>>()?;
+        let journal = std::fs::read(mesh.path().join("server/ca/authorities.json"))?;
+        let journal: serde_json::Value = serde_json::from_slice(&journal)?;
+        let root = journal.pointer("/authorities/0/roots/0").and_then(|root| root.as_str()).context("no root")?;
+        let roots = vec![CertificateDer::from_pem_slice(root.as_bytes())?];
         Ok(Self {
             address: mesh.server_address("grpc")?.to_string(),
             mesh,
