@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod admission;
 pub mod attest;
 mod authority;
 mod config;
@@ -13,6 +14,7 @@ mod service;
 mod signer;
 mod store;
 
+pub use admission::{Admission, AdmissionLimits};
 pub use attest::join_token::{JoinToken, JoinTokenError};
 pub use authority::{Authority, DATABASE, OpenError, ServerIdentityError};
 pub use config::{CaConfig, ConfigError};

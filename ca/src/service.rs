@@ -8,8 +8,10 @@ use palisade_wire::istio_ca::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
 };
 use palisade_wire::istio_ca::{IstioCertificateRequest, IstioCertificateResponse};
-use tonic::{Request, Response, Status};
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request, Response, Status};
 
+use crate::admission::{Admission, Later};
 use crate::attest::{self, Attested, Attestor, Evidence, Refusal};
 use crate::authority::{Authority, IssueError, Order};
 use crate::csr::Csr;
@@ -36,6 +38,7 @@ struct Parts {
     attestors: Vec<Box<dyn Attestor>>,
     entries: Option<Entries>,
     impersonation: Option<Impersonation>,
+    admission: Admission,
 }
 
 /// An answer that is not a certificate, and the reason we count and log.
@@ -70,6 +73,12 @@ impl CaService {
         self.with(|parts| parts.impersonation = Some(impersonation))
     }
 
+    /// Serves within these limits; several services of one authority share them.
+    #[must_use]
+    pub fn with_admission(self, admission: Admission) -> Self {
+        self.with(|parts| parts.admission = admission)
+    }
+
     fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
         // Nobody shares it before it is served.
         if let Some(parts) = Arc::get_mut(&mut self.parts) {
@@ -87,7 +96,14 @@ impl CaService {
 
     async fn create(&self, request: Request<IstioCertificateRequest>) -> Result<IstioCertificateResponse, Refused> {
         let caller = Caller::of(&request).cloned().unwrap_or_default();
-        let attested = self.attest(&request, &caller).await?;
+        let admission = &self.parts.admission;
+        let _turn = admission.admit(&caller).await.map_err(come_back)?;
+        let attested = self.attest(&request, &caller).await.inspect_err(|refused| {
+            if refused.status.code() == Code::Unauthenticated {
+                admission.failed(&caller);
+            }
+        })?;
+        admission.charge(&attested).map_err(come_back)?;
         let message = request.get_ref();
         let holder = self.impersonate(attested, message)?;
         let attested = &holder.attested;
@@ -170,6 +186,18 @@ impl IstioCertificateService for CaService {
 
 fn refused(reason: &'static str, status: Status) -> Refused {
     Refused { status, reason }
+}
+
+/// RESOURCE_EXHAUSTED, with the pause in milliseconds under our name and under the one that gRPC clients heed by themselves
+/// (gRPC A6).
+fn come_back(later: Later) -> Refused {
+    let millis = later.after.as_millis().max(1);
+    let mut status = Status::resource_exhausted(format!("{}: try again in {millis} ms", later.reason));
+    if let Ok(value) = MetadataValue::try_from(millis.to_string()) {
+        status.metadata_mut().insert("retry-after-ms", value.clone());
+        status.metadata_mut().insert("grpc-retry-pushback-ms", value);
+    }
+    refused(later.reason, status)
 }
 
 /// Always the same words: whoever guesses learns nothing.

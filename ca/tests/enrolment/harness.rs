@@ -73,7 +73,7 @@ pub(crate) struct Server {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) registry: Registry,
     pub(crate) dir: tempfile::TempDir,
-    address: String,
+    pub(crate) address: String,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -85,6 +85,14 @@ impl Server {
 
     /// With a service that has more than the authority's own attestors.
     pub(crate) async fn start_with(configure: impl FnOnce(CaService) -> CaService) -> Self {
+        Self::start_behind(configure, |authority| authority as Arc<dyn ServerTls>).await
+    }
+
+    /// The same behind another judge of client certificates.
+    pub(crate) async fn start_behind(
+        configure: impl FnOnce(CaService) -> CaService,
+        door: impl FnOnce(Arc<Authority>) -> Arc<dyn ServerTls>,
+    ) -> Self {
         let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(TestClock::default()));
         let authority = open(dir.path(), &clock).await.unwrap();
         let mut registry = Registry::default();
@@ -92,7 +100,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let routes = Routes::new(configure(CaService::new(Arc::clone(&authority))).into_server());
-        let (tls, shutdown) = (Arc::clone(&authority) as Arc<dyn ServerTls>, CancellationToken::new());
+        let (tls, shutdown) = (door(Arc::clone(&authority)), CancellationToken::new());
         let task = tokio::spawn(serve::tls(listener, tls, routes, Limits::default(), shutdown.clone()));
         Self { authority, clock, registry, dir, address, shutdown, task }
     }
@@ -145,7 +153,7 @@ impl Server {
 pub(crate) struct Agent(IstioCertificateServiceClient<Channel>);
 
 impl Agent {
-    fn new(channel: Channel) -> Self {
+    pub(crate) fn new(channel: Channel) -> Self {
         Self(IstioCertificateServiceClient::new(channel))
     }
 

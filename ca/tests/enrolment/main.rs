@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
+mod crowds;
 mod custody;
 mod grants;
 mod harness;
 mod headers;
 mod issuer;
 mod kubernetes;
+mod machines;
 mod node_agents;
 
 use std::sync::Arc;
