@@ -1,6 +1,7 @@
 //! Istio's certificate API: `istio.v1.auth.IstioCertificateService/CreateCertificate`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use palisade_identity::SpiffeId;
 use palisade_wire::Caller;
@@ -15,7 +16,7 @@ use crate::admission::{Admission, Later};
 use crate::attest::{self, Attested, Attestor, Evidence, Refusal};
 use crate::authority::{Authority, IssueError, Order};
 use crate::csr::Csr;
-use crate::entries::{Entries, Entry};
+use crate::entries::{Entries, Grant};
 use crate::impersonation::Impersonation;
 use crate::leaf::Leaf;
 use crate::signer::{certificate_pem, hex};
@@ -111,20 +112,30 @@ impl CaService {
         let csr = Csr::parse(&message.csr, self.authority.extra_keys()).map_err(refuse)?;
         csr.check_id(&attested.id).map_err(refuse)?;
         check_redeemable(attested, &csr)?;
-        let entry =
-            self.parts.entries.as_ref().and_then(|entries| entries.for_caller(&attested.id, &attested.selectors));
+        let grant = self.grant(attested, &caller);
         let caller = holder.describe(&caller);
         let order = Order {
             attested,
             csr: &csr,
-            dns_names: entry.as_ref().map_or(&[], |entry| &entry.dns_names),
-            ttl: lifetime(message.validity_duration, entry.as_deref()),
+            dns_names: &grant.dns_names,
+            ttl: lifetime(message.validity_duration, grant.x509_ttl),
             caller: caller.clone(),
         };
         let issued = self.authority.issue(order).await.map_err(refuse_issue)?;
         report(attested, &issued.leaf, message.validity_duration, &caller);
         let leaf = certificate_pem(&issued.leaf.certificate);
         Ok(IstioCertificateResponse { cert_chain: vec![leaf, issued.intermediate_pem, self.roots_pem.to_string()] })
+    }
+
+    /// What registration entries give beyond the ID.
+    fn grant(&self, attested: &Attested, caller: &Caller) -> Grant {
+        let Some(entries) = &self.parts.entries else { return Grant::default() };
+        match caller.peer.as_deref().filter(|peer| *peer.id() == attested.id && attested.selectors.is_empty()) {
+            Some(peer) => entries.for_renewal(&attested.id, peer.dns_names()),
+            None => {
+                entries.for_caller(&attested.id, &attested.selectors).map(|entry| (&*entry).into()).unwrap_or_default()
+            }
+        }
     }
 
     /// Whose certificate is made: the caller's own, or that of a workload on its node.
@@ -276,8 +287,8 @@ impl OnBehalf {
 }
 
 /// The lifetime to issue, in seconds: an entry's stands for the default, and bounds what is asked for.
-fn lifetime(asked: i64, entry: Option<&Entry>) -> i64 {
-    let granted = entry.and_then(|entry| entry.x509_ttl).map(|ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
+fn lifetime(asked: i64, granted: Option<Duration>) -> i64 {
+    let granted = granted.map(|ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
     match granted {
         Some(granted) if asked > 0 => asked.min(granted),
         Some(granted) => granted,

@@ -72,11 +72,16 @@ impl Machines {
         let leaf = EndEntityCert::try_from(leaf).map_err(|_| "machine-certificate-malformed")?;
         let (algorithms, usage) = (webpki::ALL_VERIFICATION_ALGS, KeyUsage::client_auth());
         let verified = leaf.verify_for_usage(algorithms, &self.anchors, intermediates, now, usage, None, None);
-        verified.map(|_| ()).map_err(|error| match error {
+        verified.map_err(|error| match error {
             webpki::Error::CertExpired { .. } => "machine-certificate-expired",
             webpki::Error::CertNotValidYet { .. } => "machine-certificate-not-yet-valid",
             _ => "machine-certificate-not-trusted",
-        })
+        })?;
+        // Whoever has an ID is judged by the trust bundles alone: what they refuse must not come in as a machine.
+        if leaf.valid_uri_names().any(|uri| uri.starts_with("spiffe:")) {
+            return Err("machine-certificate-with-id");
+        }
+        Ok(())
     }
 }
 

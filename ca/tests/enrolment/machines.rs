@@ -107,6 +107,10 @@ async fn certificates_that_prove_no_machine_do_not_get_in() {
     let for_servers = |params: &mut CertificateParams| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     };
+    let with_id = |params: &mut CertificateParams| {
+        params.subject_alt_names =
+            vec![rcgen::SanType::URI("spiffe://cluster.local/ns/shop/sa/web".try_into().unwrap())];
+    };
     let stranger = Operator::new().machine(|_| ());
     let mut stolen = operator.machine(|_| ());
     stolen.key = KeyPair::generate().unwrap().serialize_der();
@@ -114,6 +118,7 @@ async fn certificates_that_prove_no_machine_do_not_get_in() {
         (stranger, "of another authority"),
         (operator.machine(past), "expired"),
         (operator.machine(for_servers), "for servers"),
+        (operator.machine(with_id), "with an ID of its own"),
         (stolen, "somebody else's"),
     ] {
         outside(&server, &machine, what).await;

@@ -179,7 +179,7 @@ async fn the_certificate_comes_before_the_token() {
 }
 
 #[tokio::test]
-async fn a_lifetime_over_the_maximum_is_shortened_and_reported() {
+async fn trap_39_a_lifetime_over_the_maximum_is_shortened_and_reported() {
     let server = Server::start().await;
     let current = server.enrol(&web()).await;
     let mut agent = server.connect(Some(&current));
