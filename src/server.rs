@@ -17,6 +17,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use palisade_audit::{AdminAudit, Authorizer, IngestService, NanoClock, Store};
+use palisade_ca::attest::x509pop::{Machines, WithMachines};
 use palisade_ca::{AgentsService, Authority, CaConfig, CaService, Entries, EntrySource};
 use palisade_control::{Control, ControlConfig};
 use palisade_identity::TrustDomain;
@@ -139,7 +140,10 @@ fn start(
         .add_service(agents.into_server())
         .add_service(parts.control.handle().service())
         .add_service(parts.ingest.until(shutdown.clone()).into_server());
-    let tls: Arc<dyn ServerTls> = Arc::clone(&parts.authority) as Arc<dyn ServerTls>;
+    let tls: Arc<dyn ServerTls> = match parts.machines {
+        Some(machines) => Arc::new(WithMachines::new(Arc::clone(&parts.authority), machines)),
+        None => Arc::clone(&parts.authority) as Arc<dyn ServerTls>,
+    };
     tasks.spawn_quiet("grpc", serve::tls(grpc, tls, routes, Limits::default(), shutdown.clone()));
     tasks.spawn_quiet("certificate authority", parts.authority.run(shutdown.clone()));
     let states = parts.control.handle().states();
@@ -151,6 +155,7 @@ fn start(
 struct Parts {
     authority: Arc<Authority>,
     ca: CaService,
+    machines: Option<Arc<Machines>>,
     control: Control,
     entries: Entries,
     store: Store,
@@ -177,7 +182,8 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
     let config = ControlConfig { trust_domain: Some(trust_domain.clone()), ..ControlConfig::new(&options.config_dir) };
     let control = Control::new(config, clock, registry);
     let ca = CaService::new(Arc::clone(&authority)).with_entries(entries.clone());
-    let ca = settings.configure(ca, &trust_domain, control.handle().states()).await;
+    let machines = settings.machines()?;
+    let ca = settings.configure(ca, &trust_domain, machines.as_ref(), control.handle().states()).await;
     let store =
         Store::open(options.data_dir.join("audit.db"), NanoClock::system()).await.map_err(|error| usage(&error))?;
     let handle = control.handle();
@@ -186,7 +192,7 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
         None => handle.enforcer_of(caller, claimed),
     });
     let ingest = IngestService::new(store.clone(), authorize, NanoClock::system(), registry);
-    Ok(Parts { authority, ca, control, entries, store, ingest })
+    Ok(Parts { authority, ca, machines, control, entries, store, ingest })
 }
 
 /// On the Unix socket only this very process may add to the record, and only as its authorization service. `None` for callers

@@ -14,6 +14,7 @@ use palisade_wire::Caller;
 pub mod certificate;
 pub mod join_token;
 pub mod kubernetes;
+pub mod x509pop;
 
 use crate::store::StoreError;
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use palisade_identity::{SpiffeId, TrustDomain};
 use palisade_policies::RegistrationEntry;
@@ -71,6 +72,21 @@ pub enum EntriesError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// What entries give to a certificate.
+#[derive(Debug, Default)]
+pub(crate) struct Grant {
+    pub(crate) dns_names: Vec<String>,
+    pub(crate) x509_ttl: Option<Duration>,
+    /// The entry's ID; empty where none of several can be named.
+    pub(crate) entry: String,
+}
+
+impl From<&Entry> for Grant {
+    fn from(entry: &Entry) -> Self {
+        Self { dns_names: entry.dns_names.clone(), x509_ttl: entry.x509_ttl, entry: entry.id.clone() }
+    }
 }
 
 /// The entries of one trust domain; clones share them.
@@ -194,6 +210,23 @@ impl Entries {
             |entry: &&Arc<Entry>| entry.spiffe_id == *id && entry.selectors.iter().all(|one| selectors.contains(one));
         let current = self.current();
         current.values().rev().filter(fits).max_by_key(|entry| entry.selectors.len()).cloned()
+    }
+
+    /// What a caller gets that renews a certificate with these DNS names: those of them that an entry of its identity still
+    /// grants, and the shortest life that one of them wants. What once selected the entry is not known any more.
+    #[must_use]
+    pub(crate) fn for_renewal(&self, id: &SpiffeId, dns_names: &[String]) -> Grant {
+        let current = self.current();
+        let entries: Vec<_> = current.values().filter(|entry| entry.spiffe_id == *id).collect();
+        let granted = |name: &&String| entries.iter().any(|entry| entry.dns_names.contains(name));
+        Grant {
+            dns_names: dns_names.iter().filter(granted).cloned().collect(),
+            x509_ttl: entries.iter().filter_map(|entry| entry.x509_ttl).min(),
+            entry: match entries.as_slice() {
+                [one] => one.id.clone(),
+                _ => String::new(),
+            },
+        }
     }
 
     fn parts(&self) -> MutexGuard<'_, Parts> {

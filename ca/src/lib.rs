@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod admission;
 mod agents;
 pub mod attest;
 mod authority;
@@ -22,6 +23,7 @@ mod service;
 mod signer;
 mod store;
 
+pub use admission::{Admission, AdmissionLimits};
 pub use agents::{AgentsService, EntryChanges, EntrySource, NoEntries};
 pub use attest::join_token::{JoinToken, JoinTokenError};
 pub use authority::{

@@ -1,6 +1,7 @@
 //! Istio's certificate API: `istio.v1.auth.IstioCertificateService/CreateCertificate`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use palisade_identity::SpiffeId;
 use palisade_wire::Caller;
@@ -8,12 +9,14 @@ use palisade_wire::istio_ca::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
 };
 use palisade_wire::istio_ca::{IstioCertificateRequest, IstioCertificateResponse};
-use tonic::{Request, Response, Status};
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request, Response, Status};
 
+use crate::admission::{Admission, Later};
 use crate::attest::{self, Attested, Attestor, Evidence, Refusal};
 use crate::authority::{Authority, IssueError, Order};
 use crate::csr::Csr;
-use crate::entries::{Entries, Entry};
+use crate::entries::{Entries, Grant};
 use crate::impersonation::Impersonation;
 use crate::leaf::Leaf;
 use crate::signer::{certificate_pem, hex};
@@ -35,6 +38,7 @@ struct Parts {
     attestors: Vec<Box<dyn Attestor>>,
     entries: Option<Entries>,
     impersonation: Option<Impersonation>,
+    admission: Admission,
 }
 
 /// An answer that is not a certificate, and the reason we count and log.
@@ -68,6 +72,12 @@ impl CaService {
         self.with(|parts| parts.impersonation = Some(impersonation))
     }
 
+    /// Serves within these limits; several services of one authority share them.
+    #[must_use]
+    pub fn with_admission(self, admission: Admission) -> Self {
+        self.with(|parts| parts.admission = admission)
+    }
+
     fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
         // Nobody shares it before it is served.
         if let Some(parts) = Arc::get_mut(&mut self.parts) {
@@ -85,7 +95,14 @@ impl CaService {
 
     async fn create(&self, request: Request<IstioCertificateRequest>) -> Result<IstioCertificateResponse, Refused> {
         let caller = Caller::of(&request).cloned().unwrap_or_default();
-        let attested = self.attest(&request, &caller).await?;
+        let admission = &self.parts.admission;
+        let _turn = admission.admit(&caller).await.map_err(come_back)?;
+        let attested = self.attest(&request, &caller).await.inspect_err(|refused| {
+            if refused.status.code() == Code::Unauthenticated {
+                admission.failed(&caller);
+            }
+        })?;
+        admission.charge(&attested).map_err(come_back)?;
         let message = request.get_ref();
         let holder = self.impersonate(attested, message)?;
         let attested = &holder.attested;
@@ -93,18 +110,17 @@ impl CaService {
         let csr = Csr::parse(&message.csr, self.authority.extra_keys()).map_err(refuse)?;
         csr.check_id(&attested.id).map_err(refuse)?;
         check_redeemable(attested, &csr)?;
-        let entry =
-            self.parts.entries.as_ref().and_then(|entries| entries.for_caller(&attested.id, &attested.selectors));
+        let grant = self.grant(attested, &caller);
         let presented = caller.peer.as_deref().map(|peer| peer.serial().to_owned());
         let caller = holder.describe(&caller);
         let order = Order {
             attested,
             csr: &csr,
-            dns_names: entry.as_ref().map_or(&[], |entry| &entry.dns_names),
-            ttl: lifetime(message.validity_duration, entry.as_deref()),
+            dns_names: &grant.dns_names,
+            ttl: lifetime(message.validity_duration, grant.x509_ttl),
             caller: caller.clone(),
             presented,
-            entry: entry.as_ref().map(|entry| entry.id.clone()).unwrap_or_default(),
+            entry: grant.entry.clone(),
         };
         let issued = self.authority.issue(order).await.map_err(refuse_issue)?;
         report(attested, &issued.leaf, message.validity_duration, &caller);
@@ -113,6 +129,17 @@ impl CaService {
         cert_chain.extend(issued.realm.signer.chain_pem.iter().cloned());
         cert_chain.push(issued.realm.roots_pem.to_string());
         Ok(IstioCertificateResponse { cert_chain })
+    }
+
+    /// What registration entries give beyond the ID.
+    fn grant(&self, attested: &Attested, caller: &Caller) -> Grant {
+        let Some(entries) = &self.parts.entries else { return Grant::default() };
+        match caller.peer.as_deref().filter(|peer| *peer.id() == attested.id && attested.selectors.is_empty()) {
+            Some(peer) => entries.for_renewal(&attested.id, peer.dns_names()),
+            None => {
+                entries.for_caller(&attested.id, &attested.selectors).map(|entry| (&*entry).into()).unwrap_or_default()
+            }
+        }
     }
 
     /// Whose certificate is made: the caller's own, or that of a workload on its node.
@@ -174,6 +201,18 @@ impl IstioCertificateService for CaService {
 
 fn refused(reason: &'static str, status: Status) -> Refused {
     Refused { status, reason }
+}
+
+/// RESOURCE_EXHAUSTED, with the pause in milliseconds under our name and under the one that gRPC clients heed by themselves
+/// (gRPC A6).
+fn come_back(later: Later) -> Refused {
+    let millis = later.after.as_millis().max(1);
+    let mut status = Status::resource_exhausted(format!("{}: try again in {millis} ms", later.reason));
+    if let Ok(value) = MetadataValue::try_from(millis.to_string()) {
+        status.metadata_mut().insert("retry-after-ms", value.clone());
+        status.metadata_mut().insert("grpc-retry-pushback-ms", value);
+    }
+    refused(later.reason, status)
 }
 
 /// Always the same words: whoever guesses learns nothing.
@@ -253,8 +292,8 @@ impl OnBehalf {
 }
 
 /// The lifetime to issue, in seconds: an entry's stands for the default, and bounds what is asked for.
-fn lifetime(asked: i64, entry: Option<&Entry>) -> i64 {
-    let granted = entry.and_then(|entry| entry.x509_ttl).map(|ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
+fn lifetime(asked: i64, granted: Option<Duration>) -> i64 {
+    let granted = granted.map(|ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
     match granted {
         Some(granted) if asked > 0 => asked.min(granted),
         Some(granted) => granted,

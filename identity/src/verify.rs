@@ -133,6 +133,7 @@ impl VerifyError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedPeer {
     id: SpiffeId,
+    dns_names: Vec<String>,
     not_after: UnixTime,
     serial: String,
     certificate_sha256: [u8; 32],
@@ -144,6 +145,12 @@ impl VerifiedPeer {
     #[must_use]
     pub fn id(&self) -> &SpiffeId {
         &self.id
+    }
+
+    /// The DNS names that the leaf carries besides.
+    #[must_use]
+    pub fn dns_names(&self) -> &[String] {
+        &self.dns_names
     }
 
     /// The end of the leaf: a connection should not live longer.
@@ -173,7 +180,8 @@ impl VerifiedPeer {
     #[cfg(test)]
     pub(crate) fn for_memo_tests(id: SpiffeId) -> Self {
         let (serial, subject) = (String::new(), String::new());
-        Self { id, not_after: UnixTime::now(), serial, certificate_sha256: [0; 32], subject }
+        let dns_names = Vec::new();
+        Self { id, dns_names, not_after: UnixTime::now(), serial, certificate_sha256: [0; 32], subject }
     }
 }
 
@@ -226,6 +234,7 @@ fn verify(
     let window = path_window.intersect(leaf.window);
     let peer = VerifiedPeer {
         id: leaf.id,
+        dns_names: leaf.dns_names,
         not_after: leaf.window.until,
         serial: leaf.serial,
         certificate_sha256: sha256(end),

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use palisade_ca::attest::kubernetes::{Bound, KeySource, KubernetesTokens, OfflineConfig, OfflineTokens};
-use palisade_ca::{CaService, ExtraKeys, Impersonation, NodeWorkloads};
+use palisade_ca::attest::x509pop::{Machines, X509Pop};
+use palisade_ca::{Admission, AdmissionLimits, CaService, ExtraKeys, Impersonation, NodeWorkloads};
 use palisade_identity::TrustDomain;
-use palisade_policies::{CA_FILE, CaSettings, ExtraKey, KubernetesSettings, SettingsSource, read_paths};
+use palisade_policies::{
+    AdmissionSettings, CA_FILE, CaSettings, ExtraKey, KubernetesSettings, SettingsSource, read_paths,
+};
 use palisade_watch::State;
 use tokio::sync::watch;
 
@@ -49,8 +52,16 @@ impl Settings {
         &self,
         service: CaService,
         domain: &TrustDomain,
+        machines: Option<&Arc<Machines>>,
         states: watch::Receiver<State>,
     ) -> CaService {
+        let AdmissionSettings { rate, burst, waiting } = self.settings.admission;
+        let limits = AdmissionLimits { rate: rate.get(), burst: burst.get(), waiting: waiting.get() };
+        let service = service.with_admission(Admission::new(limits));
+        let service = match machines {
+            Some(machines) => service.with_attestor(Box::new(X509Pop::new(domain.clone(), Arc::clone(machines)))),
+            None => service,
+        };
         let Some(kubernetes) = &self.settings.kubernetes else { return service };
         let offline = OfflineTokens::start(self.offline(kubernetes)).await;
         let service = service.with_attestor(Box::new(KubernetesTokens::new(domain.clone(), offline)));
@@ -59,6 +70,18 @@ impl Settings {
         }
         let accounts = kubernetes.trusted_node_accounts.iter().cloned();
         service.with_impersonation(Impersonation::new(accounts, Arc::new(DirectoryWorkloads(states))))
+    }
+
+    /// The authorities of machines, where they are believed.
+    pub(super) fn machines(&self) -> Result<Option<Arc<Machines>>> {
+        let Some(pop) = &self.settings.x509pop else { return Ok(None) };
+        let path = self.config_dir.join(&pop.ca);
+        let refused = |error: &(dyn std::error::Error + 'static)| {
+            let (file, reason) = (path.display(), exit::chain(error));
+            exit::usage(format!("{CA_FILE}: attestors.x509pop.ca: `{file}` cannot be used: {reason}"))
+        };
+        let text = std::fs::read(&path).map_err(|error| refused(&error))?;
+        Machines::from_pem(&text).map(|machines| Some(Arc::new(machines))).map_err(|error| refused(&error))
     }
 
     fn offline(&self, kubernetes: &KubernetesSettings) -> OfflineConfig {
@@ -111,6 +134,17 @@ mod tests {
                 && !runs("worker-1", "bank", "web")
                 && !runs("worker-1", "shop", "default")
         );
+    }
+
+    #[test]
+    fn authorities_of_machines_are_read_and_named_when_they_cannot_be() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ca.yaml"), "attestors: {x509pop: {ca: machines.pem}}\n").unwrap();
+        let machines = || Settings::read(dir.path()).unwrap().machines();
+        let error = machines().unwrap_err().to_string();
+        assert!(error.contains("attestors.x509pop.ca") && error.contains("machines.pem"), "{error}");
+        std::fs::write(dir.path().join("machines.pem"), "").unwrap();
+        assert!(machines().unwrap_err().to_string().contains("holds no certificate"));
     }
 
     #[test]

@@ -73,6 +73,11 @@ pub trait ServerTls: Send + Sync + 'static {
     /// The connection is closed.
     fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<VerifiedPeer, VerifyError>;
 
+    /// Whether a chain that [`verify`](Self::verify) refused may stay, as [`Caller::stranger`](crate::Caller::stranger).
+    fn admits(&self, _chain: &[CertificateDer<'_>]) -> bool {
+        false
+    }
+
     /// The time by which a connection outlives its client's certificate.
     fn now(&self) -> UnixTime {
         UnixTime::now()

@@ -47,7 +47,7 @@ fn keys_of_every_accepted_kind_pass() {
 }
 
 #[test]
-fn other_kinds_of_keys_are_refused_by_name() {
+fn trap_04_other_kinds_of_keys_are_refused_by_name() {
     // Made with OpenSSL 3: no library here makes keys this weak.
     let named = [
         (include_str!("testdata/p192.pem"), "P-192"),

@@ -11,7 +11,7 @@ use x509_cert::Certificate;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-use crate::harness::{Server, WEB, certificates, domain, web};
+use crate::harness::{Server, WEB, certificates, domain, identity, web};
 use crate::issuer::{Issuer, claims, jwks};
 use crate::kubernetes::{now, reviewer};
 
@@ -68,13 +68,21 @@ async fn trap_03_names_come_from_the_entry_and_never_from_the_request() {
     };
     entries.create(&entry(&["k8s:ns:shop", "k8s:pod-name:web-7"], "other.shop")).await.unwrap();
     let made = entries.create(&entry(&["k8s:ns:shop", "k8s:sa:web"], "web.shop")).await.unwrap();
+    let mut answer = answer;
     for (asked, given) in [(0, 600), (60, 60), (86_400, 600)] {
-        let answer = agent.ask(&greedy(&key), asked, Some(&token)).await.unwrap();
+        answer = agent.ask(&greedy(&key), asked, Some(&token)).await.unwrap();
         assert_eq!(names(&answer.cert_chain[0]), (vec![WEB.into()], vec!["web.shop".into()], 0));
         let row = server.authority.issuances(&web(), 1).await.unwrap().remove(0);
         assert_eq!(row.not_after - row.issued_at, given, "{asked}");
     }
+    let current = identity(&answer, &key);
+    let renewed = server.connect(Some(&current)).ask(&greedy(&key), 86_400, None).await.unwrap();
+    assert_eq!(names(&renewed.cert_chain[0]).1, ["web.shop"], "a renewal keeps what is still granted");
+    let row = server.authority.issuances(&web(), 1).await.unwrap().remove(0);
+    assert_eq!((row.attestor.as_str(), row.not_after - row.issued_at), ("certificate", 600));
     entries.delete(&made.id).await.unwrap();
+    let renewed = server.connect(Some(&current)).ask(&greedy(&key), 0, None).await.unwrap();
+    assert_eq!(names(&renewed.cert_chain[0]).1, [""; 0], "and nothing else");
     let answer = agent.ask(&greedy(&key), 0, Some(&token)).await.unwrap();
     assert_eq!(names(&answer.cert_chain[0]).1, [""; 0], "the other entry is of another pod");
     server.stop().await;

@@ -106,7 +106,7 @@ pub(crate) struct Server {
     pub(crate) registry: Registry,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) entries: Arc<TestEntries>,
-    address: String,
+    pub(crate) address: String,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -118,17 +118,26 @@ impl Server {
 
     /// A server with bent settings; nothing is maintained but by the test.
     pub(crate) async fn start_with(bend: impl FnOnce(&mut CaConfig)) -> Self {
-        Self::start_configured(bend, |service| service).await
+        Self::start_configured(bend, |service| service, |authority| authority as Arc<dyn ServerTls>).await
     }
 
     /// With a service that has more than the authority's own attestors.
     pub(crate) async fn start_service(configure: impl FnOnce(CaService) -> CaService) -> Self {
-        Self::start_configured(|_| {}, configure).await
+        Self::start_behind(configure, |authority| authority as Arc<dyn ServerTls>).await
+    }
+
+    /// The same behind another judge of client certificates.
+    pub(crate) async fn start_behind(
+        configure: impl FnOnce(CaService) -> CaService,
+        door: impl FnOnce(Arc<Authority>) -> Arc<dyn ServerTls>,
+    ) -> Self {
+        Self::start_configured(|_| {}, configure, door).await
     }
 
     async fn start_configured(
         bend: impl FnOnce(&mut CaConfig),
         configure: impl FnOnce(CaService) -> CaService,
+        door: impl FnOnce(Arc<Authority>) -> Arc<dyn ServerTls>,
     ) -> Self {
         let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(TestClock::default()));
         let mut config = CaConfig::new(dir.path(), domain());
@@ -138,7 +147,7 @@ impl Server {
         authority.register_metrics(&mut registry);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (tls, shutdown) = (Arc::clone(&authority) as Arc<dyn ServerTls>, CancellationToken::new());
+        let (tls, shutdown) = (door(Arc::clone(&authority)), CancellationToken::new());
         let entries = Arc::new(TestEntries::default());
         let agents = AgentsService::new(Arc::clone(&authority), Arc::clone(&entries) as _, shutdown.clone());
         let routes = Routes::new(configure(CaService::new(Arc::clone(&authority))).into_server())
@@ -267,7 +276,7 @@ pub(crate) async fn until(mut reached: impl AsyncFnMut() -> bool) {
 pub(crate) struct Agent(IstioCertificateServiceClient<Channel>);
 
 impl Agent {
-    fn new(channel: Channel) -> Self {
+    pub(crate) fn new(channel: Channel) -> Self {
         Self(IstioCertificateServiceClient::new(channel))
     }
 

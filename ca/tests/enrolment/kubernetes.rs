@@ -59,6 +59,23 @@ async fn a_projected_token_enrols_with_every_algorithm_of_clusters() {
     server.stop().await;
 }
 
+/// An agent sends both: what it is now counts, and the token may have ended long ago.
+#[tokio::test]
+async fn a_current_certificate_renews_beside_a_token_that_has_lapsed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (issuer, path) = (Issuer::rsa("r"), dir.path().join("jwks.json"));
+    fs::write(&path, jwks(&[&issuer])).unwrap();
+    let server = start(KeySource::File(path)).await;
+    let key = KeyPair::generate().unwrap();
+    let token = issuer.token(&claims("shop", "web", now()));
+    let answer = server.connect(None).ask(&csr(&key, &[WEB]), 0, Some(&token)).await.unwrap();
+    let lapsed = issuer.token(&claims("shop", "web", now() - 7_200));
+    assert_eq!(outcome(&server, &lapsed).await, Err(Code::Unauthenticated));
+    let current = identity(&answer, &key);
+    server.connect(Some(&current)).ask(&csr(&key, &[WEB]), 0, Some(&lapsed)).await.unwrap();
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn the_cluster_header_is_taken_and_decides_nothing() {
     let dir = tempfile::tempdir().unwrap();

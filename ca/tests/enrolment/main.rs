@@ -4,12 +4,14 @@
 
 mod agents;
 mod cacerts;
+mod crowds;
 mod custody;
 mod grants;
 mod harness;
 mod headers;
 mod issuer;
 mod kubernetes;
+mod machines;
 mod node_agents;
 mod revocation;
 mod rotation;
@@ -181,7 +183,7 @@ async fn the_certificate_comes_before_the_token() {
 }
 
 #[tokio::test]
-async fn a_lifetime_over_the_maximum_is_shortened_and_reported() {
+async fn trap_39_a_lifetime_over_the_maximum_is_shortened_and_reported() {
     let server = Server::start().await;
     let current = server.enrol(&web()).await;
     let mut agent = server.connect(Some(&current));

@@ -12,7 +12,7 @@ use prost_types::{Struct, Value, value::Kind};
 use rcgen::KeyPair;
 use tonic::{Code, Request, Status};
 
-use crate::harness::{Server, WEB, csr, identity, web};
+use crate::harness::{Server, WEB, certificates, csr, identity, web};
 use crate::issuer::{Issuer, claims, jwks};
 use crate::kubernetes::{now, reviewer};
 
@@ -75,6 +75,22 @@ async fn a_node_agent_gets_the_certificates_of_its_node() {
     assert_eq!(row.not_after - row.issued_at, 86_400);
     let own = "spiffe://cluster.local/ns/istio-system/sa/ztunnel";
     node.ask(&agent, own, &key).await.expect("its own identity is no impersonation");
+    node.server.stop().await;
+}
+
+/// Trap 16: ztunnel reads one certificate an element, the leaf first. Trap 17: no root in the chain. Trap 18: all roots last.
+#[tokio::test]
+async fn trap_16_17_18_the_chain_is_packed_as_ztunnel_unpacks_it() {
+    let node = Node::start().await;
+    let key = KeyPair::generate().unwrap();
+    let answer = node.ask(&claims("istio-system", "ztunnel", now()), WEB, &key).await.unwrap();
+    let (roots, chain) = answer.cert_chain.split_last().unwrap();
+    let bundle = node.server.authority.bundle();
+    assert_eq!(certificates(roots), bundle.authorities());
+    let chain: Vec<_> = chain.iter().map(|element| certificates(element)).collect();
+    assert!(chain.len() == 2 && chain.iter().all(|element| element.len() == 1));
+    assert!(chain.iter().flatten().all(|certificate| !bundle.authorities().contains(certificate)));
+    assert_eq!(identity(&answer, &key).svid.chain(), chain.concat());
     node.server.stop().await;
 }
 
