@@ -4,18 +4,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use palisade_ca::Authority;
 use palisade_identity::tls::{self, ClientCertificate};
-use palisade_identity::{CertificateDer, Clock as _, UnixTime, VerifiedPeer, VerifyError};
+use palisade_identity::{CertificateDer, Clock as _, Identity, UnixTime, VerifiedPeer, VerifyError};
 use palisade_wire::serve::ServerTls;
 use rustls::ServerConfig;
 
 use crate::runtime::SystemClock;
 
-/// The present certificate with these protocols; made anew when the certificate is.
+/// The present certificate with these protocols; made anew when the certificate or whom it trusts is.
 pub(super) struct MutualTls {
     authority: Arc<Authority>,
     protocols: &'static [&'static [u8]],
-    /// The serial that the configuration was made for, and the configuration.
-    made: Mutex<Option<(String, Arc<ServerConfig>)>>,
+    /// What the configuration was made for, and the configuration.
+    made: Mutex<Option<(Arc<Identity>, Arc<ServerConfig>)>>,
 }
 
 impl MutualTls {
@@ -28,8 +28,8 @@ impl ServerTls for MutualTls {
     fn config(&self) -> Arc<ServerConfig> {
         let identity = self.authority.server_identity();
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((serial, config)) = &*made
-            && serial == identity.svid.serial()
+        if let Some((of, config)) = &*made
+            && Arc::ptr_eq(of, &identity)
         {
             return Arc::clone(config);
         }
@@ -37,7 +37,7 @@ impl ServerTls for MutualTls {
             Ok(mut config) => {
                 config.time_provider = tls::time_provider(Arc::new(SystemClock));
                 let config = Arc::new(config);
-                *made = Some((identity.svid.serial().to_owned(), Arc::clone(&config)));
+                *made = Some((identity, Arc::clone(&config)));
                 config
             }
             Err(error) => {
