@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use palisade_identity::VerifiedPeer;
 use palisade_wire::agents::{AgentReport, AgentState, Bundle};
 use prost::Message as _;
@@ -77,8 +78,8 @@ impl Follow {
                         Ok(()) => break,
                         Err(_) => return Ok(()),
                     },
-                    changed = entries.changed(), if entries_live => {
-                        entries_live = changed.is_ok();
+                    changed = entries.next(), if entries_live => {
+                        entries_live = changed.is_some();
                         break;
                     }
                     report = reports.message() => match report? {
