@@ -66,7 +66,8 @@ impl Follow {
             let state = self.state();
             if state.version != self.sent {
                 self.sent.clone_from(&state.version);
-                if self.states.send(Ok(state)).await.is_err() {
+                let sent = closing.run_until_cancelled(self.states.send(Ok(state))).await;
+                if sent.is_none_or(|sent| sent.is_err()) {
                     return Ok(());
                 }
             }
