@@ -174,6 +174,7 @@ mod tests {
         assert_eq!(dates(1), (0, 1, false));
     }
 
+    /// Trap 38, for the signer itself.
     #[test]
     fn no_leaf_leaves_its_signer() {
         let brief = POLICY.dates(3_600, NOW, (NOW - 10, NOW + 100)).unwrap();
@@ -183,6 +184,7 @@ mod tests {
     }
 
     /// Every date a client may see: the middle of the dates lies ahead, or it would renew in a loop.
+    /// Traps 19 and 20: dates that begin now, and backdating that makes clients renew in a loop.
     #[test]
     fn the_middle_of_the_dates_is_never_past() {
         for asked in 1..2_000 {

@@ -10,14 +10,14 @@ use rustls::ServerConfig;
 
 use crate::runtime::SystemClock;
 
-/// The present certificate with these protocols; made anew when the certificate is.
+/// The present certificate with these protocols; made anew when the certificate or whom it trusts is.
 pub(super) struct OwnTls {
     authority: Arc<Authority>,
     protocols: &'static [&'static [u8]],
     /// Whether clients must show a certificate; otherwise they are not asked for one.
     mutual: bool,
-    /// The serial that the configuration was made for, and the configuration.
-    made: Mutex<Option<(String, Arc<ServerConfig>)>>,
+    /// What the configuration was made for, and the configuration.
+    made: Mutex<Option<(Arc<Identity>, Arc<ServerConfig>)>>,
 }
 
 impl OwnTls {
@@ -43,8 +43,8 @@ impl ServerTls for OwnTls {
     fn config(&self) -> Arc<ServerConfig> {
         let identity = self.authority.server_identity();
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((serial, config)) = &*made
-            && serial == identity.svid.serial()
+        if let Some((of, config)) = &*made
+            && Arc::ptr_eq(of, &identity)
         {
             return Arc::clone(config);
         }
@@ -52,7 +52,7 @@ impl ServerTls for OwnTls {
             Ok(mut config) => {
                 config.time_provider = tls::time_provider(Arc::new(SystemClock));
                 let config = Arc::new(config);
-                *made = Some((identity.svid.serial().to_owned(), Arc::clone(&config)));
+                *made = Some((identity, Arc::clone(&config)));
                 config
             }
             Err(error) => {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use palisade_identity::VerifiedPeer;
 use palisade_wire::agents::{AgentReport, AgentState, Bundle};
 use prost::Message as _;
@@ -62,7 +63,8 @@ impl Follow {
             let state = self.state();
             if state.version != self.sent {
                 self.sent.clone_from(&state.version);
-                if self.states.send(Ok(state)).await.is_err() {
+                let sent = closing.run_until_cancelled(self.states.send(Ok(state))).await;
+                if sent.is_none_or(|sent| sent.is_err()) {
                     return Ok(());
                 }
             }
@@ -74,8 +76,8 @@ impl Follow {
                         Ok(()) => break,
                         Err(_) => return Ok(()),
                     },
-                    changed = entries.changed(), if entries_live => {
-                        entries_live = changed.is_ok();
+                    changed = entries.next(), if entries_live => {
+                        entries_live = changed.is_some();
                         break;
                     }
                     report = reports.message() => match report? {

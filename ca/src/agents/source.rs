@@ -1,13 +1,15 @@
 //! Where registration entries come from.
 
 use std::fmt::Debug;
+use std::pin::Pin;
 
+use futures_util::Stream;
 use palisade_identity::SpiffeId;
 use palisade_wire::agents::Entry;
-use tokio::sync::watch;
 
-/// Says that entries have changed; its sender gone means that they never will again.
-pub type EntryChanges = watch::Receiver<()>;
+/// An item for every change, several at once may be one; its end means that there will be none any more. Of a `watch` channel:
+/// `Box::pin(WatchStream::from_changes(receiver).map(drop))`.
+pub type EntryChanges = Pin<Box<dyn Stream<Item = ()> + Send>>;
 
 /// The registration entries of the trust domain.
 pub trait EntrySource: Debug + Send + Sync {
@@ -19,7 +21,7 @@ pub trait EntrySource: Debug + Send + Sync {
         self.for_agent(agent).into_iter().find(|entry| entry.id == id)
     }
 
-    /// Tells of changes from now on.
+    /// Tells of changes from now on: of every change after this call.
     fn changes(&self) -> EntryChanges;
 }
 
@@ -33,6 +35,6 @@ impl EntrySource for NoEntries {
     }
 
     fn changes(&self) -> EntryChanges {
-        watch::Sender::new(()).subscribe()
+        Box::pin(futures_util::stream::empty())
     }
 }

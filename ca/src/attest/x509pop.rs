@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use der::Decode;
 use palisade_identity::tls::{self, ClientJudge, TlsError};
-use palisade_identity::{CertificateDer, SpiffeId, TrustDomain, UnixTime, VerifiedPeer, VerifyError};
+use palisade_identity::{CertificateDer, Identity, SpiffeId, TrustDomain, UnixTime, VerifiedPeer, VerifyError};
 use palisade_wire::serve::ServerTls;
 use rustls::ServerConfig;
 use rustls_pki_types::TrustAnchor;
@@ -143,8 +143,8 @@ fn selectors(leaf: &CertificateDer<'_>, fingerprint: &str) -> Vec<String> {
 #[derive(Debug)]
 pub struct WithMachines {
     door: Arc<Door>,
-    /// The serial that the configuration was made for, and the configuration.
-    made: Mutex<Option<(String, Arc<ServerConfig>)>>,
+    /// What the configuration was made for, and the configuration.
+    made: Mutex<Option<(Arc<Identity>, Arc<ServerConfig>)>>,
 }
 
 #[derive(Debug)]
@@ -160,9 +160,8 @@ impl WithMachines {
         Self { door: Arc::new(Door { authority, machines }), made: Mutex::default() }
     }
 
-    fn make(&self) -> Result<ServerConfig, TlsError> {
-        let identity = self.door.authority.server_identity();
-        let mut config = tls::server_config_judged(&identity, Arc::clone(&self.door) as Arc<dyn ClientJudge>, ALPN)?;
+    fn make(&self, identity: &Identity) -> Result<ServerConfig, TlsError> {
+        let mut config = tls::server_config_judged(identity, Arc::clone(&self.door) as Arc<dyn ClientJudge>, ALPN)?;
         config.time_provider = Arc::clone(&ServerTls::config(&*self.door.authority).time_provider);
         Ok(config)
     }
@@ -179,17 +178,17 @@ impl ClientJudge for Door {
 
 impl ServerTls for WithMachines {
     fn config(&self) -> Arc<ServerConfig> {
-        let serial = self.door.authority.server_identity().svid.serial().to_owned();
+        let identity = self.door.authority.server_identity();
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, config)) = &*made
-            && *of == serial
+            && Arc::ptr_eq(of, &identity)
         {
             return Arc::clone(config);
         }
-        match self.make() {
+        match self.make(&identity) {
             Ok(config) => {
                 let config = Arc::new(config);
-                *made = Some((serial, Arc::clone(&config)));
+                *made = Some((identity, Arc::clone(&config)));
                 config
             }
             Err(error) => {

@@ -84,11 +84,21 @@ impl Authority {
         self.report("revocations", denied);
         self.refresh_server(&hands).await;
         self.show_dates();
-        let valid = self.realm.load().signer.valid(self.now());
-        self.ready.send_if_modified(|ready| {
-            let now = !self.store.failing() && valid;
-            std::mem::replace(ready, now) != now
-        });
+        let able = self.able();
+        self.ready.send_if_modified(|ready| std::mem::replace(ready, able) != able);
+    }
+
+    /// Whether a certificate could be issued now, by trying: the key signs, its certificate is valid, records are written, and
+    /// clients that have our bundle would accept the certificate that we serve with.
+    fn able(&self) -> bool {
+        let (realm, serving) = (self.realm(), self.server_identity());
+        let served = serving.svid.usable(&realm.bundles, self.clock.now());
+        if let Err(error) = &served {
+            let error: &dyn std::error::Error = error;
+            tracing::error!(error, "the server's own certificate would be refused");
+        }
+        let signs = realm.signer.valid(self.now()) && realm.signer.key().sign(b"probe").is_ok();
+        signs && served.is_ok() && !self.store.failing()
     }
 
     fn report<E: std::error::Error + 'static>(&self, what: &'static str, result: Result<(), E>) {
@@ -370,13 +380,12 @@ impl Authority {
     /// The server's own certificate follows the active authority and the bundle.
     pub(super) async fn refresh_server(&self, hands: &Hands) {
         let (realm, now, serving) = (self.realm(), self.now(), self.server.load_full());
+        if !serving.trusts(&realm) {
+            // First and without a record: whom it trusts must not wait for a disk.
+            let trusting = serving.with_trust(&realm, &self.clock);
+            self.report("server", trusting.map(|next| self.server.store(Arc::new(next))));
+        }
         if serving.fits(&realm) && !serving.due(now) {
-            if !serving.trusts(&realm) {
-                self.report(
-                    "server",
-                    serving.with_trust(&realm, &self.clock).map(|next| self.server.store(Arc::new(next))),
-                );
-            }
             return;
         }
         let parts = server::Parts { config: &self.config, realm: &realm, crosses: server::crosses(&realm, hands, now) };

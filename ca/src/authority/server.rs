@@ -104,23 +104,18 @@ impl Serving {
         Arc::ptr_eq(&self.identity.bundles, &realm.bundles)
     }
 
-    /// The same certificate, with other judgement of clients.
+    /// The same certificate, with the judgement of clients that holds now.
     pub(super) fn with_trust(&self, realm: &Realm, clock: &Arc<dyn Clock>) -> Result<Self, ServerIdentityError> {
-        let svid = Arc::clone(&self.identity.svid);
-        Self::new(Identity { svid, bundles: Arc::clone(&realm.bundles) }, realm, clock)
+        let identity = Identity { svid: Arc::clone(&self.identity.svid), bundles: Arc::clone(&realm.bundles) };
+        let (signer, digest) = (Arc::clone(&self.signer), self.digest.clone());
+        Ok(Self { config: config(&identity, clock)?, identity: Arc::new(identity), signer, digest, pin: self.pin })
     }
+}
 
-    fn new(identity: Identity, realm: &Realm, clock: &Arc<dyn Clock>) -> Result<Self, ServerIdentityError> {
-        let mut config = tls::server_config(&identity, ClientCertificate::Optional, ALPN)?;
-        config.time_provider = tls::time_provider(Arc::clone(clock));
-        Ok(Self {
-            identity: Arc::new(identity),
-            config: Arc::new(config),
-            signer: Arc::clone(&realm.signer),
-            digest: realm.digest.clone(),
-            pin: sha256(&realm.anchor),
-        })
-    }
+fn config(identity: &Identity, clock: &Arc<dyn Clock>) -> Result<Arc<ServerConfig>, ServerIdentityError> {
+    let mut config = tls::server_config(identity, ClientCertificate::Optional, ALPN)?;
+    config.time_provider = tls::time_provider(Arc::clone(clock));
+    Ok(Arc::new(config))
 }
 
 /// What a certificate for the server is made of.
@@ -179,7 +174,13 @@ pub(super) async fn issue(
     chain.extend(parts.crosses);
     chain.push(realm.anchor.clone());
     let identity = Identity { svid: Arc::new(X509Svid::new(chain, key)?), bundles: Arc::clone(&realm.bundles) };
-    Serving::new(identity, realm, clock)
+    Ok(Serving {
+        config: config(&identity, clock)?,
+        identity: Arc::new(identity),
+        signer: Arc::clone(&realm.signer),
+        digest: realm.digest.clone(),
+        pin: sha256(&realm.anchor),
+    })
 }
 
 /// For `palisade_wire::serve::tls`: always the present certificate, and the authority's own judgement

@@ -31,6 +31,7 @@ fn order(entry_id: &str, uris: &[&str]) -> X509Order {
     X509Order { entry_id: entry_id.to_owned(), csr: csr.to_vec() }
 }
 
+/// Trap 23, for the stream to agents: versions that are content.
 #[tokio::test]
 async fn a_state_comes_at_once_and_with_every_change_and_only_then() {
     let server = Server::start().await;
@@ -53,6 +54,7 @@ async fn a_state_comes_at_once_and_with_every_change_and_only_then() {
     server.stop().await;
 }
 
+/// Trap 17: the root is not among what is presented.
 #[tokio::test]
 async fn an_agent_gets_certificates_for_its_entries_and_no_others() {
     let server = Server::start().await;

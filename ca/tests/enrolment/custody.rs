@@ -19,6 +19,7 @@ use crate::harness::{Server, TestClock, WEB, certificates, csr, explain, open, r
 
 const DAY: u64 = 86_400;
 
+/// Trap 36: key files that others can read.
 #[tokio::test]
 async fn a_restart_keeps_root_and_records() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(TestClock::default()));
@@ -137,6 +138,7 @@ async fn the_first_format_is_brought_up_to_date() {
     }
 }
 
+/// Trap 49: of several that start first, each makes a root.
 #[tokio::test]
 async fn of_two_that_start_at_once_both_have_one_root() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(TestClock::default()));

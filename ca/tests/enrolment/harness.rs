@@ -22,7 +22,7 @@ use rustls_pki_types::pem::PemObject;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Channel;
@@ -85,7 +85,7 @@ impl EntrySource for TestEntries {
     }
 
     fn changes(&self) -> EntryChanges {
-        self.0.subscribe()
+        Box::pin(WatchStream::from_changes(self.0.subscribe()))
     }
 }
 

@@ -26,6 +26,7 @@ use prost_types::{Struct, Value, value::Kind};
 use rcgen::KeyPair;
 use tonic::Code;
 
+/// Trap 16: leaf first, one certificate an element, all roots in the last.
 #[tokio::test]
 async fn a_token_enrols_and_the_certificate_renews() {
     let server = Server::start().await;
@@ -182,6 +183,7 @@ async fn the_certificate_comes_before_the_token() {
     server.stop().await;
 }
 
+/// Trap 39: a lifetime over the cap is an error in a rollout; it is shortened and reported.
 #[tokio::test]
 async fn trap_39_a_lifetime_over_the_maximum_is_shortened_and_reported() {
     let server = Server::start().await;

@@ -259,3 +259,38 @@ async fn the_running_authority_does_all_of_it() {
     shutdown.cancel();
     running.await.unwrap();
 }
+
+/// Whom the server trusts does not wait for its records: a disk that takes none stops issuance, and no rotation.
+#[tokio::test]
+async fn a_store_that_is_down_holds_no_root_back() {
+    let server = Server::start().await;
+    let mine = server.enrol(&web()).await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(server.dir.path().join("ca.db"));
+    let database = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    sqlx::raw_sql("ALTER TABLE issuance RENAME TO away").execute(&database).await.unwrap();
+    server.authority.prepare(false, None).await.unwrap();
+    let serving = server.authority.server_identity();
+    assert_eq!(serving.bundles.get("cluster.local"), Some(&*server.authority.bundle()));
+    serving.svid.usable(&mine.bundles, server.clock.now()).unwrap();
+    server.authority.maintain().await;
+    assert!(!*server.authority.ready().borrow());
+    sqlx::raw_sql("ALTER TABLE away RENAME TO issuance").execute(&database).await.unwrap();
+    server.authority.maintain().await;
+    assert!(*server.authority.ready().borrow());
+    server.stop().await;
+}
+
+/// Trap 50: a process that is up and could not be used.
+#[tokio::test]
+async fn readiness_ends_with_the_last_valid_signer() {
+    let server = Server::start_with(|config| config.root_ttl = Duration::from_secs(3_600)).await;
+    server.authority.maintain().await;
+    assert!(*server.authority.ready().borrow());
+    // Nobody maintains it: the clock jumps past everything.
+    server.clock.advance(Duration::from_secs(4_000));
+    server.authority.maintain().await;
+    assert!(!*server.authority.ready().borrow(), "the root has ended");
+    server.authority.maintain().await;
+    assert!(*server.authority.ready().borrow(), "its successor signs: there is nobody left to wait for");
+    server.stop().await;
+}
