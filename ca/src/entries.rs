@@ -13,6 +13,8 @@ use palisade_identity::{SpiffeId, TrustDomain};
 use palisade_policies::RegistrationEntry;
 use palisade_wire::{admin, agents};
 use tokio::sync::watch;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::WatchStream;
 
 mod entry;
 mod rows;
@@ -99,8 +101,6 @@ struct Inner {
     rows: Rows,
     parts: Mutex<Parts>,
     merged: watch::Sender<Arc<EntryMap>>,
-    /// Says that they were replaced.
-    changes: watch::Sender<()>,
     /// Changes of rows, one after the other.
     changing: tokio::sync::Mutex<()>,
 }
@@ -124,7 +124,6 @@ impl Entries {
             rows,
             parts: Mutex::default(),
             merged: watch::Sender::default(),
-            changes: watch::Sender::default(),
             changing: tokio::sync::Mutex::default(),
         }));
         entries.change(|parts| parts.rows = found);
@@ -239,16 +238,13 @@ impl Entries {
         // A resource of this very name could only stand beside a row if somebody chose its name to be 32 hex digits.
         let merged: EntryMap =
             parts.rows.iter().chain(&parts.files).map(|(id, entry)| (id.clone(), Arc::clone(entry))).collect();
-        let changed = self.0.merged.send_if_modified(|held| {
+        self.0.merged.send_if_modified(|held| {
             let changed = **held != merged;
             if changed {
                 *held = Arc::new(merged);
             }
             changed
         });
-        if changed {
-            self.0.changes.send_replace(());
-        }
     }
 }
 
@@ -264,7 +260,7 @@ impl EntrySource for Entries {
     }
 
     fn changes(&self) -> EntryChanges {
-        self.0.changes.subscribe()
+        Box::pin(WatchStream::from_changes(self.subscribe()).map(drop))
     }
 }
 

@@ -69,9 +69,10 @@ impl Tokens {
             }
             (Err(status), _) => {
                 tracing::warn!(%id, reason = %error_chain(&status), "no token");
-                Err(match is_final(&status) {
-                    true => Status::permission_denied(DENIED),
-                    false => Status::unavailable("the server gives no token now"),
+                Err(match status.code() {
+                    Code::Unimplemented => Status::unimplemented("the server makes no JWT-SVIDs"),
+                    _ if is_final(&status) => Status::permission_denied(DENIED),
+                    _ => Status::unavailable("the server gives no token now"),
                 })
             }
         }

@@ -28,7 +28,7 @@ use crate::tokens::Tokens;
 /// Name and value that every call carries, exactly so.
 const SECURITY_HEADER: (&str, &str) = ("workload.spiffe.io", "true");
 /// A certificate that is being made is waited for so long.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The service behind `SpiffeWorkloadAPI`.
 pub(crate) struct Workload {
@@ -64,11 +64,12 @@ impl Workload {
         &self,
         request: &Request<Q>,
         take: Take<T>,
+        default_matters: bool,
     ) -> Result<Response<Answers<T>>, Status> {
         let who = self.guard(request).await?;
         let changed = self.feed.subscribe();
         let (feed, shutdown) = (self.feed.clone(), self.shutdown.clone());
-        let mut watcher = Watcher { feed, who, changed, shutdown, take, version: String::new() };
+        let mut watcher = Watcher { feed, who, changed, shutdown, take, default_matters, version: String::new() };
         let first = watcher.first().await?;
         let answers = stream::unfold((Some(first), Some(watcher)), |(first, watcher)| async {
             let mut watcher = watcher?;
@@ -145,6 +146,8 @@ struct Watcher<T> {
     changed: watch::Receiver<()>,
     shutdown: CancellationToken,
     take: Take<T>,
+    /// Clients take the first identity for theirs: it is waited for though there are others.
+    default_matters: bool,
     /// Of the last state sent.
     version: String,
 }
@@ -160,7 +163,10 @@ impl<T> Watcher<T> {
                 return Err(Status::permission_denied(DENIED));
             }
             let taken = (self.take)(&view);
-            let wait = view.standing == Standing::Unknown || view.is_being_made();
+            let wait = match &taken {
+                Err(_) => view.standing == Standing::Unknown || view.is_being_made(),
+                Ok(_) => self.default_matters && view.is_default_being_made(),
+            };
             if wait && Instant::now() < deadline {
                 tokio::select! {
                     _ = self.changed.changed() => {}
@@ -227,14 +233,14 @@ impl SpiffeWorkloadApi for Workload {
         &self,
         request: Request<X509svidRequest>,
     ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
-        self.counted(self.open(&request, svids).await)
+        self.counted(self.open(&request, svids, true).await)
     }
 
     async fn fetch_x509_bundles(
         &self,
         request: Request<X509BundlesRequest>,
     ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
-        self.counted(self.open(&request, bundles).await)
+        self.counted(self.open(&request, bundles, false).await)
     }
 
     async fn fetch_jwtsvid(&self, request: Request<JwtsvidRequest>) -> Result<Response<JwtsvidResponse>, Status> {
@@ -245,7 +251,7 @@ impl SpiffeWorkloadApi for Workload {
         &self,
         request: Request<JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
-        self.counted(self.open(&request, jwt_bundles).await)
+        self.counted(self.open(&request, jwt_bundles, false).await)
     }
 
     async fn validate_jwtsvid(

@@ -77,6 +77,9 @@ pub(super) async fn run(inner: &Inner, shutdown: CancellationToken) {
         // Whatever the answer was, it was one: without entries the agent is what it was before there were any.
         if inner.roster.now().entries.is_none() {
             inner.roster.update(|state| state.entries = Some(Arc::default()));
+            if matches!(end, End::Refused(_)) {
+                inner.keep().await;
+            }
         }
         let pause = inner.pause_after(&end, &mut failures);
         if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {

@@ -93,7 +93,8 @@ impl Found {
 fn path(process: &Process) -> Result<String, String> {
     // Who has a user namespace may mount whatever it likes wherever it likes, and call anything `/usr/bin/app`.
     if !process.shares("ns/user") {
-        return Err("its user namespace is not the agent's, so it may have put any binary at any path".to_owned());
+        return Err("its user namespace is not the agent's, or hidden from it: it may have put any binary at any path"
+            .to_owned());
     }
     let path = process.link("exe").map_err(|error| error.to_string())?;
     let text = path.to_str().ok_or("the path of its binary is not UTF-8")?;

@@ -33,6 +33,12 @@ pub(crate) struct Slot {
     pub(crate) served: Result<Arc<Served>, Arc<str>>,
 }
 
+impl Slot {
+    fn is_being_made(&self) -> bool {
+        self.served.as_ref().is_err_and(|why| **why == *BEING_MADE)
+    }
+}
+
 /// One certificate and its encoded forms, made when first asked for and shared by everybody.
 pub(crate) struct Served {
     pub(crate) svid: Arc<X509Svid>,
@@ -108,7 +114,12 @@ impl View {
 
     /// Is a certificate on its way that has never been there?
     pub(crate) fn is_being_made(&self) -> bool {
-        self.slots.iter().any(|slot| slot.served.as_ref().is_err_and(|why| **why == *BEING_MADE))
+        self.slots.iter().any(Slot::is_being_made)
+    }
+
+    /// Is it the first?
+    pub(crate) fn is_default_being_made(&self) -> bool {
+        self.slots.first().is_some_and(Slot::is_being_made)
     }
 
     /// Why something is withheld.

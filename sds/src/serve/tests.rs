@@ -19,8 +19,9 @@ use tonic::transport::Channel;
 use tonic::{Code, Request};
 
 use super::*;
-use crate::fixtures::{Authority, START, TestClock, TestSource};
+use crate::fixtures::{Authority, START, TestClock, TestSource, entry, register};
 use crate::roster::Roster;
+use crate::workload::PATIENCE;
 
 const ID: &str = "spiffe://a.test/ns/web/sa/front";
 
@@ -230,6 +231,30 @@ async fn nothing_is_given_out_before_it_is_known_who_gets_what() {
     let waiting = tokio::spawn(async move { client.fetch_x509svid(call(X509svidRequest {})).await });
     served.roster.update(|state| state.entries = Some(Arc::default()));
     assert!(waiting.await.unwrap().is_ok(), "it waited");
+    served.stop().await;
+}
+
+/// Trap 46: the first message is delayed by nothing but the default identity itself.
+#[tokio::test]
+async fn trap_46_an_entry_that_is_refused_delays_nobody() {
+    let served = Served::start(Vec::new()).await;
+    served.rotate();
+    let user = format!("unix:uid:{}", rustix::process::geteuid().as_raw());
+    register(&served.roster, &served.authority, vec![entry("good", &[&user]), entry("refused", &[&user])]);
+    let without = |name: &str| {
+        served.roster.update(|state| {
+            let kept = state.svids.iter().filter(|(id, _)| *id != name).map(|(id, held)| (id.clone(), held.clone()));
+            state.svids = Arc::new(kept.collect());
+        });
+    };
+    without("refused");
+    let begun = std::time::Instant::now();
+    let mut stream = served.workload().fetch_x509svid(call(X509svidRequest {})).await.unwrap().into_inner();
+    assert_eq!(stream.message().await.unwrap().unwrap().svids[0].spiffe_id, "spiffe://a.test/good");
+    without("good");
+    let mut bundles = served.workload().fetch_x509_bundles(call(X509BundlesRequest {})).await.unwrap().into_inner();
+    assert_eq!(bundles.message().await.unwrap().unwrap().bundles.len(), 1, "bundles wait for no certificate");
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     served.stop().await;
 }
 

@@ -112,6 +112,8 @@ async fn an_older_server_is_no_failure() {
     running.until_ready().await;
     running.until("an answer", |agent| agent.inner.roster.now().entries.is_some()).await;
     assert_eq!(running.agent.health().last_error, None);
+    running.until("kept", |_| home.config.state_dir.join("state.json").exists()).await;
     running.stop().await;
     scripted.stop().await;
+    assert!(home.agent().inner.roster.now().entries.is_some(), "a restart does not wait for the server");
 }
