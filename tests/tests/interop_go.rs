@@ -130,3 +130,58 @@ fn go_spiffe_fetches_the_bundle_and_sees_a_rotation() -> Result<()> {
     assert!(after["sequence"].as_u64() > before["sequence"].as_u64());
     Ok(())
 }
+
+/// A token from the agent, validated by go-spiffe with the agent's bundles and by the agent itself.
+#[test]
+fn go_spiffe_fetches_and_validates_tokens() -> Result<()> {
+    let Some(program) = program("go_spiffe_fetches_and_validates_tokens") else { return Ok(()) };
+    let mut mesh = Mesh::new(&[])?;
+    mesh.server_flags = ["--jwt-issuer", "https://idp.example"].map(str::to_owned).into();
+    mesh.start_server()?;
+    let agent = mesh.start_agent("shop", "cart")?;
+    served(&program, &agent);
+    let token = poll("a token", || program.answer("jwt", &agent.socket, &["db"]));
+    assert_eq!((&token["id"], &token["there"]), (&CART.into(), &CART.into()));
+    assert_eq!(
+        (&token["audience"], &token["claims"]["iss"]),
+        (&serde_json::json!(["db"]), &"https://idp.example".into())
+    );
+    let other = program.run("jwt", &agent.socket, &["db", "spiffe://cluster.local/ns/shop/sa/other"])?;
+    assert!(!other.status.success() && String::from_utf8_lossy(&other.stderr).contains("PermissionDenied"));
+    Ok(())
+}
+
+/// Identities by registration entry: one file away, and gone with it.
+#[test]
+fn go_spiffe_sees_entries_come_and_go() -> Result<()> {
+    let Some(program) = program("go_spiffe_sees_entries_come_and_go") else { return Ok(()) };
+    let mut mesh = Mesh::new(&[])?;
+    mesh.start_server()?;
+    let agent = mesh.start_agent("infra", "node")?;
+    served(&program, &agent);
+    let uid = rustix::process::geteuid().as_raw();
+    let entry = |name: &str, hint: &str| {
+        format!(
+            "apiVersion: palisade.dev/v1\nkind: RegistrationEntry\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec: {{spiffeId: 'spiffe://cluster.local/ns/shop/sa/{name}', selectors: ['unix:uid:{uid}'], hint: {hint}}}\n"
+        )
+    };
+    mesh.write_config("entries.yaml", &format!("{}---\n{}", entry("cart", "first"), entry("bank", "second")))?;
+    let names = |state: &Value| -> Vec<String> {
+        let identities = state["identities"].as_array().cloned().unwrap_or_default();
+        let mut ids: Vec<String> = identities.iter().filter_map(|one| one["id"].as_str().map(str::to_owned)).collect();
+        ids.sort();
+        ids
+    };
+    let both = ["bank", "cart"].map(|name| format!("spiffe://cluster.local/ns/shop/sa/{name}"));
+    poll("both identities", || {
+        let found = names(&program.answer("x509", &agent.socket, &[]).map_err(|error| error.to_string())?);
+        if found == both { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    mesh.write_config("entries.yaml", &entry("bank", "second"))?;
+    poll("one identity", || {
+        let found = names(&program.answer("x509", &agent.socket, &[]).map_err(|error| error.to_string())?);
+        if found == both[..1] { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    Ok(())
+}

@@ -58,8 +58,10 @@ impl Scene {
         let mut mesh = Mesh::new(&[])?;
         let path = mesh.path().join("jwks.json");
         std::fs::write(&path, jwks.to_string())?;
+        // One identity asks for everything here, which admission would rightly slow down.
         let config = format!(
-            "attestors:\n  kubernetes: {{issuer: '{ISSUER}', jwks: '{}', audiences: [istio-ca]}}\n",
+            "attestors:\n  kubernetes: {{issuer: '{ISSUER}', jwks: '{}', audiences: [istio-ca]}}\n\
+             admission: {{rate: 1000000, burst: 1000000}}\n",
             path.display()
         );
         mesh.write_config("ca.yaml", &config)?;
