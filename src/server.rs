@@ -18,7 +18,7 @@ use anyhow::Result;
 use clap::Args;
 use palisade_audit::{AdminAudit, Authorizer, IngestService, NanoClock, Store};
 use palisade_ca::attest::x509pop::{Machines, WithMachines};
-use palisade_ca::{AgentsService, Authority, CaConfig, CaService, Entries, EntrySource};
+use palisade_ca::{Admission, AgentsService, Authority, CaConfig, CaService, Entries, EntrySource};
 use palisade_control::{Control, ControlConfig};
 use palisade_identity::TrustDomain;
 use palisade_policies::{MeshConfig, read_paths};
@@ -136,6 +136,7 @@ fn start(
     tasks.spawn_quiet("administration", serve::unix(admin, operator, Limits::default(), last));
     let known: Arc<dyn EntrySource> = Arc::new(parts.entries.clone());
     let agents = AgentsService::new(Arc::clone(&parts.authority), known, shutdown.clone());
+    let agents = agents.with_admission(parts.admission);
     let routes = Routes::new(parts.ca.into_server())
         .add_service(agents.into_server())
         .add_service(parts.control.handle().service())
@@ -155,6 +156,7 @@ fn start(
 struct Parts {
     authority: Arc<Authority>,
     ca: CaService,
+    admission: Admission,
     machines: Option<Arc<Machines>>,
     control: Control,
     entries: Entries,
@@ -181,7 +183,8 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
     let entries = Entries::open(&database, trust_domain.clone()).await.map_err(|error| usage(&error))?;
     let config = ControlConfig { trust_domain: Some(trust_domain.clone()), ..ControlConfig::new(&options.config_dir) };
     let control = Control::new(config, clock, registry);
-    let ca = CaService::new(Arc::clone(&authority)).with_entries(entries.clone());
+    let admission = settings.admission();
+    let ca = CaService::new(Arc::clone(&authority)).with_entries(entries.clone()).with_admission(admission.clone());
     let machines = settings.machines()?;
     let ca = settings.configure(ca, &trust_domain, machines.as_ref(), control.handle().states()).await;
     let store =
@@ -192,7 +195,7 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
         None => handle.enforcer_of(caller, claimed),
     });
     let ingest = IngestService::new(store.clone(), authorize, NanoClock::system(), registry);
-    Ok(Parts { authority, ca, machines, control, entries, store, ingest })
+    Ok(Parts { authority, ca, admission, machines, control, entries, store, ingest })
 }
 
 /// On the Unix socket only this very process may add to the record, and only as its authorization service. `None` for callers

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use palisade_wire::Caller;
 use tokio::time::Instant;
+use tonic::Status;
+use tonic::metadata::MetadataValue;
 
 mod buckets;
 mod queue;
@@ -53,6 +55,20 @@ pub(crate) struct Later {
     pub(crate) reason: &'static str,
     /// When to try again.
     pub(crate) after: Duration,
+}
+
+impl Later {
+    /// RESOURCE_EXHAUSTED, with the pause in milliseconds under our name and under the one that gRPC clients heed by themselves
+    /// (gRPC A6).
+    pub(crate) fn status(&self) -> Status {
+        let millis = self.after.as_millis().max(1);
+        let mut status = Status::resource_exhausted(format!("{}: try again in {millis} ms", self.reason));
+        if let Ok(value) = MetadataValue::try_from(millis.to_string()) {
+            status.metadata_mut().insert("retry-after-ms", value.clone());
+            status.metadata_mut().insert("grpc-retry-pushback-ms", value);
+        }
+        status
+    }
 }
 
 /// The queue and the budgets; clones share them, so that several services in front of one authority serve in one order.

@@ -25,6 +25,7 @@ mod token;
 
 pub use source::{EntryChanges, EntrySource, NoEntries};
 
+use crate::admission::{Admission, Turn};
 use crate::authority::Authority;
 use follow::Follow;
 
@@ -36,6 +37,7 @@ const MAX_MESSAGE: usize = 4 * 1_024 * 1_024;
 pub struct AgentsService {
     authority: Arc<Authority>,
     entries: Arc<dyn EntrySource>,
+    admission: Admission,
     closing: CancellationToken,
 }
 
@@ -43,7 +45,22 @@ impl AgentsService {
     /// Serves `authority` and `entries`; streams end with `closing`.
     #[must_use]
     pub fn new(authority: Arc<Authority>, entries: Arc<dyn EntrySource>, closing: CancellationToken) -> Self {
-        Self { authority, entries, closing }
+        Self { authority, entries, admission: Admission::default(), closing }
+    }
+
+    /// Serves agents in turn with the other callers of `admission`.
+    #[must_use]
+    pub fn with_admission(self, admission: Admission) -> Self {
+        Self { admission, ..self }
+    }
+
+    /// The caller's turn to be issued to.
+    async fn turn<T>(&self, request: &Request<T>) -> Result<Turn, Status> {
+        let caller = Caller::of(request).cloned().unwrap_or_default();
+        self.admission.admit(&caller).await.map_err(|later| {
+            self.authority.metrics().refused(later.reason);
+            later.status()
+        })
     }
 
     /// For `tonic::service::Routes`. Its listener must put a [`Caller`] into the requests, as
@@ -94,12 +111,14 @@ impl Agents for AgentsService {
 
     async fn issue_x509(&self, request: Request<IssueX509Request>) -> Result<Response<IssueX509Response>, Status> {
         let (peer, _) = self.agent(&request)?;
+        let _turn = self.turn(&request).await?;
         let answers = self.issue_all(&peer, request.into_inner().orders).await?;
         Ok(Response::new(IssueX509Response { answers }))
     }
 
     async fn issue_jwt(&self, request: Request<IssueJwtRequest>) -> Result<Response<IssueJwtResponse>, Status> {
         let (peer, _) = self.agent(&request)?;
+        let _turn = self.turn(&request).await?;
         Ok(Response::new(self.token(&peer, &request.into_inner()).await?))
     }
 }

@@ -9,7 +9,6 @@ use palisade_wire::istio_ca::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
 };
 use palisade_wire::istio_ca::{IstioCertificateRequest, IstioCertificateResponse};
-use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status};
 
 use crate::admission::{Admission, Later};
@@ -203,16 +202,8 @@ fn refused(reason: &'static str, status: Status) -> Refused {
     Refused { status, reason }
 }
 
-/// RESOURCE_EXHAUSTED, with the pause in milliseconds under our name and under the one that gRPC clients heed by themselves
-/// (gRPC A6).
 fn come_back(later: Later) -> Refused {
-    let millis = later.after.as_millis().max(1);
-    let mut status = Status::resource_exhausted(format!("{}: try again in {millis} ms", later.reason));
-    if let Ok(value) = MetadataValue::try_from(millis.to_string()) {
-        status.metadata_mut().insert("retry-after-ms", value.clone());
-        status.metadata_mut().insert("grpc-retry-pushback-ms", value);
-    }
-    refused(later.reason, status)
+    refused(later.reason, later.status())
 }
 
 /// Always the same words: whoever guesses learns nothing.

@@ -47,6 +47,12 @@ impl Settings {
         ExtraKeys { ed25519: has(ExtraKey::Ed25519), p521: has(ExtraKey::P521) }
     }
 
+    /// What is served when more is asked for than can be done.
+    pub(super) fn admission(&self) -> Admission {
+        let AdmissionSettings { rate, burst, waiting } = self.settings.admission;
+        Admission::new(AdmissionLimits { rate: rate.get(), burst: burst.get(), waiting: waiting.get() })
+    }
+
     /// Adds what the settings ask for to the authority's service.
     pub(super) async fn configure(
         &self,
@@ -55,9 +61,6 @@ impl Settings {
         machines: Option<&Arc<Machines>>,
         states: watch::Receiver<State>,
     ) -> CaService {
-        let AdmissionSettings { rate, burst, waiting } = self.settings.admission;
-        let limits = AdmissionLimits { rate: rate.get(), burst: burst.get(), waiting: waiting.get() };
-        let service = service.with_admission(Admission::new(limits));
         let service = match machines {
             Some(machines) => service.with_attestor(Box::new(X509Pop::new(domain.clone(), Arc::clone(machines)))),
             None => service,
