@@ -22,7 +22,7 @@ mod yaml;
 pub use authorization::{Action, AuthorizationPolicy, Condition, Operation, Rule, Source, TargetRef};
 pub use catalogue::{Explanation, codes, explain};
 pub use diagnostic::{Diagnostic, Severity};
-pub use load::{MAX_DOCUMENTS, MAX_TEXT_BYTES, MAX_TOTAL_BYTES, load};
+pub use load::{MAX_DOCUMENTS, MAX_TEXT_BYTES, MAX_TOTAL_BYTES, MAX_TOTAL_VALUES, load};
 pub use locate::Places;
 pub use mesh::{CheckBody, ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider, MeshConfig, PathNormalization, ProviderKind};
 pub use meta::{Meta, Selector};
