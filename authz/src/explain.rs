@@ -68,15 +68,16 @@ impl CompiledSet {
     /// Explains the decision about `request`: what each phase finds by itself, whether or not it is reached.
     #[must_use]
     pub fn explain(&self, request: &Request<'_>, known: Known) -> Explanation {
-        let phases: [(_, &[Stage]); 6] = [
-            ("custom", &[Stage::CustomDeny, Stage::CustomAsk]),
-            ("audit", &[Stage::Audit]),
-            ("deny", &[Stage::Deny]),
-            ("allow", &[Stage::Allow]),
-            ("shadow-deny", &[Stage::ShadowDeny]),
-            ("shadow-allow", &[Stage::ShadowAllow]),
+        let bare = &request.before_tokens();
+        let phases: [(_, &[Stage], _); 6] = [
+            ("custom", &[Stage::CustomDeny, Stage::CustomAsk], bare),
+            ("audit", &[Stage::Audit], request),
+            ("deny", &[Stage::Deny], request),
+            ("allow", &[Stage::Allow], request),
+            ("shadow-deny", &[Stage::ShadowDeny], request),
+            ("shadow-allow", &[Stage::ShadowAllow], request),
         ];
-        let report = |(phase, stages)| self.report(phase, stages, request, known);
+        let report = |(phase, stages, request)| self.report(phase, stages, request, known);
         Explanation { phases: phases.into_iter().map(report).collect() }
     }
 

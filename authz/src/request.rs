@@ -35,6 +35,13 @@ pub struct Request<'a> {
     pub metadata: Option<&'a Value>,
 }
 
+impl Request<'_> {
+    /// The request as CUSTOM policies see it: tokens are read behind them, so there are no claims yet.
+    pub(crate) fn before_tokens(&self) -> Self {
+        Self { claims: None, ..*self }
+    }
+}
+
 /// The calling side.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Peer<'a> {
