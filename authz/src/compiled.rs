@@ -140,14 +140,15 @@ impl CompiledSet {
         self.engine(Stage::CustomDeny).attached || self.engine(Stage::CustomAsk).attached
     }
 
-    /// What the CUSTOM policies say, before request authentication: claims do not count here.
+    /// What the CUSTOM policies say, before request authentication: claims that the request has do not count here.
     #[must_use]
     pub fn custom(&self, request: &Request<'_>, known: Known) -> Custom<'_> {
         if !self.has_custom() {
             return Custom::Pass;
         }
-        let (deny, ask) =
-            self.find(request, known, |find| (self.first(Stage::CustomDeny, find), self.first(Stage::CustomAsk, find)));
+        let (deny, ask) = self.find(&request.before_tokens(), known, |find| {
+            (self.first(Stage::CustomDeny, find), self.first(Stage::CustomAsk, find))
+        });
         match (deny.result, ask.result, self.policy(deny), self.policy(ask), &self.provider) {
             (Tri::Yes, _, Some(policy), _, _) => Custom::Deny(policy),
             (Tri::No, Tri::Yes, _, Some(policy), Some(provider)) => Custom::Ask { provider, policy },
@@ -193,26 +194,31 @@ impl CompiledSet {
     }
 
     fn judge(&self, request: &Request<'_>, known: Known, approval: Option<&Approval>) -> Evaluation {
-        let approved = approval.is_some_and(|approval| self.provider.as_deref() == Some(approval.provider()));
-        self.find(request, known, |find| self.all_phases(find, approved))
-    }
-
-    fn all_phases(&self, find: &mut dyn Find, approved: bool) -> Evaluation {
-        let custom = if approved { &[Stage::CustomDeny][..] } else { &[Stage::CustomDeny, Stage::CustomAsk] };
         let mut open = None;
-        for stage in custom {
-            let found = self.first(*stage, find);
+        if self.has_custom() {
+            let approved = approval.is_some_and(|approval| self.provider.as_deref() == Some(approval.provider()));
+            let found = self.find(&request.before_tokens(), known, |find| self.unapproved(find, approved));
             match found.result {
                 // Later phases are not reached, their dry-run and AUDIT policies neither.
                 Tri::Yes => {
-                    let policy = self.policy(found).filter(|_| open.is_none()).cloned();
+                    let policy = self.policy(found).cloned();
                     return Evaluation { policy, ..Evaluation::refused(Phase::Custom) };
                 }
                 Tri::Unknown => open = Some(Phase::Custom),
                 Tri::No => {}
             }
         }
-        self.past_custom(find, open)
+        self.find(request, known, |find| self.past_custom(find, open))
+    }
+
+    /// The CUSTOM rule that denies where nobody is asked; none where an earlier one may.
+    fn unapproved(&self, find: &mut dyn Find, approved: bool) -> Match {
+        let deny = self.first(Stage::CustomDeny, find);
+        if deny.result == Tri::Yes || approved {
+            return deny;
+        }
+        let ask = self.first(Stage::CustomAsk, find);
+        Match { result: deny.result.max(ask.result), rule: ask.rule.filter(|_| deny.result == Tri::No) }
     }
 
     /// Lends `then` the fastest way to find rules. The search is large and stays where it is made.

@@ -59,7 +59,7 @@ impl Edits {
 
     /// Carries the header edits out on a list; names compare case-insensitively.
     pub fn apply(&self, headers: &mut Vec<(String, Vec<u8>)>) {
-        headers.retain(|(name, _)| !self.hides(&name.to_ascii_lowercase()));
+        headers.retain(|(name, _)| !self.hides(name));
         headers.extend(self.set.iter().chain(&self.append).cloned());
     }
 
@@ -83,7 +83,7 @@ impl Edits {
     }
 
     fn hides(&self, name: &str) -> bool {
-        self.remove.iter().any(|removed| removed == name) || self.set.iter().any(|(set, _)| set == name)
+        self.remove.iter().chain(self.set.iter().map(|(set, _)| set)).any(|other| other.eq_ignore_ascii_case(name))
     }
 }
 
@@ -117,6 +117,15 @@ impl Headers for EditedHeaders<'_> {
             f(value);
         }
     }
+
+    fn visit(&self, f: &mut dyn FnMut(&str, &[u8])) {
+        self.headers.visit(&mut |name, value| {
+            if !self.edits.hides(name) {
+                f(name, value);
+            }
+        });
+        self.edits.set.iter().chain(&self.edits.append).for_each(|(name, value)| f(name, value));
+    }
 }
 
 #[cfg(test)]
@@ -130,6 +139,13 @@ mod tests {
     fn seen(headers: &dyn Headers, name: &str) -> Vec<Vec<u8>> {
         let mut values = Vec::new();
         headers.for_each(name, &mut |value| values.push(value.to_vec()));
+        let mut visited = Vec::new();
+        headers.visit(&mut |other, value| {
+            if other.eq_ignore_ascii_case(name) {
+                visited.push(value.to_vec());
+            }
+        });
+        assert_eq!(visited, values);
         values
     }
 

@@ -7,9 +7,9 @@ use std::cmp::Reverse;
 
 use crate::compiled::{CompiledSet, Stage};
 use crate::evaluation::PolicyRef;
-use crate::predicate::Tri;
-use crate::program::{Clause, Clauses, Rule};
-use crate::request::{Known, Request};
+use crate::predicate::{Slot, Tri};
+use crate::program::{Clause, Clauses, Rule, all, any};
+use crate::request::{Attribute, Known, Request};
 
 mod actual;
 mod written;
@@ -68,16 +68,34 @@ impl CompiledSet {
     /// Explains the decision about `request`: what each phase finds by itself, whether or not it is reached.
     #[must_use]
     pub fn explain(&self, request: &Request<'_>, known: Known) -> Explanation {
-        let phases: [(_, &[Stage]); 6] = [
-            ("custom", &[Stage::CustomDeny, Stage::CustomAsk]),
-            ("audit", &[Stage::Audit]),
-            ("deny", &[Stage::Deny]),
-            ("allow", &[Stage::Allow]),
-            ("shadow-deny", &[Stage::ShadowDeny]),
-            ("shadow-allow", &[Stage::ShadowAllow]),
+        let bare = &request.before_tokens();
+        let phases: [(_, &[Stage], _); 6] = [
+            ("custom", &[Stage::CustomDeny, Stage::CustomAsk], bare),
+            ("audit", &[Stage::Audit], request),
+            ("deny", &[Stage::Deny], request),
+            ("allow", &[Stage::Allow], request),
+            ("shadow-deny", &[Stage::ShadowDeny], request),
+            ("shadow-allow", &[Stage::ShadowAllow], request),
         ];
-        let report = |(phase, stages)| self.report(phase, stages, request, known);
+        let report = |(phase, stages, request)| self.report(phase, stages, request, known);
         Explanation { phases: phases.into_iter().map(report).collect() }
+    }
+
+    /// Which unknown attributes leave a phase open that decides (CUSTOM, DENY, ALLOW), each once, in no order: those of the
+    /// clauses on which its rules hang. None where every phase is settled.
+    #[must_use]
+    pub fn undecided_by(&self, request: &Request<'_>, known: Known) -> Vec<Attribute> {
+        let eye = Eye { set: self, request, known };
+        let mut found = Vec::new();
+        for stage in [Stage::CustomDeny, Stage::CustomAsk, Stage::Deny, Stage::Allow] {
+            let rules = || self.engine(stage).rules.clone().filter_map(|number| self.rule(number));
+            let open = |rule: &Rule<'_>| self.test(rule, request, known);
+            if rules().any(|rule| open(&rule) == Tri::Yes) {
+                continue;
+            }
+            rules().filter(|rule| open(rule) == Tri::Unknown).for_each(|rule| eye.unknown(&rule, &mut found));
+        }
+        found
     }
 
     fn report(&self, phase: &'static str, stages: &[Stage], request: &Request<'_>, known: Known) -> PhaseReport {
@@ -139,6 +157,19 @@ impl Eye<'_> {
 
     fn holds(&self, clause: &Clause<'_>) -> bool {
         self.set.clause(clause, self.request, self.known) == Tri::Yes
+    }
+
+    /// The unknown attributes of a rule that may match: of alternatives, those that may.
+    fn unknown(&self, rule: &Rule<'_>, found: &mut Vec<Attribute>) {
+        let test = |clause: &Clause<'_>| self.set.clause(clause, self.request, self.known);
+        let conjunctions = std::iter::once(rule.when).chain(rule.sides.into_iter().flat_map(|side| {
+            let open = any(side, |clauses| all(clauses, test)) == Tri::Unknown;
+            side.filter(move |clauses| open && all(*clauses, test) == Tri::Unknown)
+        }));
+        for clause in conjunctions.flatten().filter(|clause| test(clause) == Tri::Unknown) {
+            let slot = usize::try_from(clause.slot).ok().and_then(|slot| self.set.slots.get(slot));
+            found.extend(slot.map(Slot::attribute).filter(|attribute| !found.contains(attribute)));
+        }
     }
 
     fn failed(&self, policy: &PolicyRef, clause: &Clause<'_>) -> Failed {

@@ -13,6 +13,7 @@ pub mod gate;
 mod index;
 mod jwks;
 mod link;
+mod method;
 pub mod normalize;
 mod permit;
 mod predicate;
@@ -30,10 +31,11 @@ pub use evaluation::{Evaluation, Outcome, Phase, PolicyRef, Shadow, ShadowResult
 pub use explain::{Explanation, Failed, Near, PhaseReport};
 pub use forwarded::{remote_ip, remote_ip_behind};
 pub use jwks::{FetchError, JwksCache, JwksConfig, JwksState, KeyError, KeySet, KeySetError, KeySource};
+pub use method::HTTP1_METHODS;
 pub use permit::{Approval, Decision, Denial, Permit};
 pub use predicate::is_joined_header;
 pub use record::{
-    DecisionRecord, DecisionSink, DestinationFacts, HttpFacts, RequestFacts, SourceFacts, Verdict, reason,
-    recorded_headers,
+    DecisionRecord, DecisionSink, DestinationFacts, HttpFacts, RequestFacts, SourceFacts, Verdict, is_credential,
+    reason, recorded_headers,
 };
 pub use request::{Attribute, Destination, Headers, HttpRequest, Known, NoHeaders, Peer, Request, Semantics};

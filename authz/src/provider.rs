@@ -46,6 +46,12 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// Bytes of an answer's body, or of a whole gRPC answer.
     pub max_answer: usize,
+    /// A connection that rested so long is not used again: what stands between may have forgotten it without a word. gRPC's
+    /// single one is pinged instead.
+    pub max_rest: Duration,
+    /// A connection is used no longer than this, so that a name that leads elsewhere now is followed. That it carries no
+    /// question once a certificate is over is up to [`Dial`], who knows of certificates.
+    pub max_age: Duration,
     /// So many connections in a row that did not come about open the circuit: requests fail at once. What happens after
     /// a question was put (no answer in time, no HTTP) may be the question's doing and opens nothing.
     pub failures: u32,
@@ -53,7 +59,7 @@ pub struct Limits {
     pub open_for: Duration,
     /// What `open_for` grows to at most.
     pub open_for_max: Duration,
-    /// The time by which a circuit is opened and tried again.
+    /// The time by which a circuit is opened and tried again, and connections grow old.
     pub now: fn() -> Instant,
 }
 
@@ -64,6 +70,8 @@ impl Default for Limits {
             max_pending: 1024,
             connect_timeout: Duration::from_secs(10),
             max_answer: 1024 * 1024,
+            max_rest: Duration::from_secs(60),
+            max_age: Duration::from_secs(3600),
             failures: 5,
             open_for: Duration::from_secs(1),
             open_for_max: Duration::from_secs(30),

@@ -51,8 +51,13 @@ pub mod reason {
     pub const POLICY_CHANGED: &str = "policy-changed";
 }
 
-/// Fields whose values let their holder in somewhere, in lower case.
-const CREDENTIALS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "set-cookie"];
+/// Whether values of that field let their holder in somewhere. Policies may read them; a record never holds them.
+#[must_use]
+pub fn is_credential(name: &str) -> bool {
+    ["authorization", "cookie", "proxy-authorization", "set-cookie"]
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known))
+}
 
 /// Which of `headers_read` ([`crate::CompiledSet::headers_read`]) a record may hold. Policies may read credentials, and
 /// so may the token rules that stand beside them; a record never holds those, nor fields in which tokens come or claims
@@ -62,9 +67,8 @@ pub fn recorded_headers(headers_read: &[String], tokens: &[Arc<RequestAuthentica
     let rules = || tokens.iter().flat_map(|one| &one.rules);
     let sources = || rules().flat_map(|rule| &rule.from_headers).map(|from| from.name.as_str());
     let payloads = || rules().filter_map(|rule| rule.output_payload_to_header.as_deref());
-    let secret = |name: &str| {
-        CREDENTIALS.into_iter().chain(sources()).chain(payloads()).any(|one| one.eq_ignore_ascii_case(name))
-    };
+    let holds_token = |name: &str| sources().chain(payloads()).any(|one| one.eq_ignore_ascii_case(name));
+    let secret = |name: &str| is_credential(name) || holds_token(name);
     headers_read.iter().filter(|name| !secret(name)).cloned().collect()
 }
 
@@ -184,4 +188,19 @@ pub struct HttpFacts {
     pub scheme: Option<String>,
     /// The headers that attached policies read ([`crate::CompiledSet::headers_read`]), raw values in order.
     pub headers: Vec<(String, Vec<u8>)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_recognised_in_any_case() {
+        for name in ["Authorization", "authorization", "COOKIE", "Proxy-Authorization", "set-cookie"] {
+            assert!(is_credential(name), "{name}");
+        }
+        for name in ["x-authorization", "cookies", "host", ""] {
+            assert!(!is_credential(name), "{name}");
+        }
+    }
 }

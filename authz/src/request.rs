@@ -35,6 +35,13 @@ pub struct Request<'a> {
     pub metadata: Option<&'a Value>,
 }
 
+impl Request<'_> {
+    /// The request as CUSTOM policies see it: tokens are read behind them, so there are no claims yet.
+    pub(crate) fn before_tokens(&self) -> Self {
+        Self { claims: None, ..*self }
+    }
+}
+
 /// The calling side.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Peer<'a> {
@@ -84,11 +91,10 @@ pub trait Headers: Sync {
     /// case-insensitively, outer white space of values is already trimmed.
     fn for_each(&self, name: &str, f: &mut dyn FnMut(&[u8]));
 
-    /// Calls `f` with every name, in any letter case, and its value; or returns false without calling it at all. Where
-    /// policies name very many headers, each header is looked for among them instead of each of them in the request.
-    fn visit(&self, _f: &mut dyn FnMut(&str, &[u8])) -> bool {
-        false
-    }
+    /// Calls `f` with every name, in any letter case, and its value: all that `for_each` finds, those of one name in the
+    /// same order. Where policies name very many headers, each header is looked for among them instead of each of them
+    /// in the request.
+    fn visit(&self, f: &mut dyn FnMut(&str, &[u8]));
 }
 
 /// A request without headers.
@@ -98,9 +104,7 @@ pub struct NoHeaders;
 impl Headers for NoHeaders {
     fn for_each(&self, _name: &str, _f: &mut dyn FnMut(&[u8])) {}
 
-    fn visit(&self, _f: &mut dyn FnMut(&str, &[u8])) -> bool {
-        true
-    }
+    fn visit(&self, _f: &mut dyn FnMut(&str, &[u8])) {}
 }
 
 impl<N: AsRef<str> + Sync, V: AsRef<[u8]> + Sync> Headers for &[(N, V)] {
@@ -114,9 +118,8 @@ impl<N: AsRef<str> + Sync, V: AsRef<[u8]> + Sync> Headers for &[(N, V)] {
         }
     }
 
-    fn visit(&self, f: &mut dyn FnMut(&str, &[u8])) -> bool {
+    fn visit(&self, f: &mut dyn FnMut(&str, &[u8])) {
         self.iter().for_each(|(key, value)| f(key.as_ref(), value.as_ref()));
-        true
     }
 }
 
@@ -125,8 +128,8 @@ impl<N: AsRef<str> + Sync, V: AsRef<[u8]> + Sync> Headers for Vec<(N, V)> {
         self.as_slice().for_each(name, f);
     }
 
-    fn visit(&self, f: &mut dyn FnMut(&str, &[u8])) -> bool {
-        self.as_slice().visit(f)
+    fn visit(&self, f: &mut dyn FnMut(&str, &[u8])) {
+        self.as_slice().visit(f);
     }
 }
 

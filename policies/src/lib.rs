@@ -25,7 +25,7 @@ pub use authorization::{Action, AuthorizationPolicy, Condition, Operation, Rule,
 pub use ca::{AdmissionSettings, CA_FILE, CaSettings, ExtraKey, KubernetesSettings, SettingsSource, X509PopSettings};
 pub use catalogue::{Explanation, codes, explain};
 pub use diagnostic::{Diagnostic, Severity};
-pub use load::{MAX_DOCUMENTS, MAX_TEXT_BYTES, MAX_TOTAL_BYTES, load};
+pub use load::{MAX_DOCUMENTS, MAX_TEXT_BYTES, MAX_TOTAL_BYTES, MAX_TOTAL_VALUES, load};
 pub use locate::Places;
 pub use mesh::{CheckBody, ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider, MeshConfig, PathNormalization, ProviderKind};
 pub use meta::{Meta, Selector};

@@ -36,7 +36,11 @@ use header::Header;
 pub const MAX_TEXT_BYTES: usize = 16 << 20;
 
 /// The largest sum of all texts of one load, in bytes.
-pub const MAX_TOTAL_BYTES: usize = 256 << 20;
+pub const MAX_TOTAL_BYTES: usize = 128 << 20;
+
+/// How many values all documents of one load may have together, those that aliases copy included: what a load costs in
+/// memory grows with them, by 60 to 150 bytes each.
+pub const MAX_TOTAL_VALUES: usize = 10_000_000;
 
 /// How many documents one load reads.
 pub const MAX_DOCUMENTS: usize = 200_000;
@@ -55,6 +59,7 @@ pub fn load(texts: &[SourceText], default_namespace: &str) -> Loaded {
         default_namespace,
         bytes: 0,
         documents: 0,
+        values: 0,
         cut_short: false,
     };
     for text in texts {
@@ -72,7 +77,8 @@ struct Loader<'a> {
     default_namespace: &'a str,
     bytes: usize,
     documents: usize,
-    /// Whether it was said of this text that there are too many documents.
+    values: usize,
+    /// Whether it was said of this text that there are too many documents, or too many values.
     cut_short: bool,
 }
 
@@ -114,12 +120,16 @@ impl Loader<'_> {
     /// Returns whether more may be read.
     fn chunk(&mut self, text: &SourceText, chunk: Chunk<'_>) -> bool {
         let first_line = text.first_line.saturating_add(chunk.line).saturating_sub(1);
-        if self.enough(first_line) {
+        if self.enough(first_line) || self.enough_values(first_line) {
             return false;
         }
         match yaml::parse(chunk, text.first_line) {
             Ok(Some(tree)) if tree.root.is_null() => {}
             Ok(Some(tree)) => {
+                self.values = self.values.saturating_add(tree.values);
+                if self.enough_values(tree.root.pos.line) {
+                    return false;
+                }
                 let source = Source { first_line, text: chunk.text, item: false };
                 self.document(&tree.root, tree.aliases, &source);
             }
@@ -136,6 +146,17 @@ impl Loader<'_> {
         if enough && !std::mem::replace(&mut self.cut_short, true) {
             let pos = Pos { line, column: 1, index: 0 };
             self.refuse(&reading::TOO_MANY_DOCUMENTS, pos, format!("more than {MAX_DOCUMENTS} documents"));
+        }
+        enough
+    }
+
+    /// Says whether there are too many values up to this line.
+    fn enough_values(&mut self, line: u32) -> bool {
+        let enough = self.values > MAX_TOTAL_VALUES;
+        if enough && !std::mem::replace(&mut self.cut_short, true) {
+            let pos = Pos { line, column: 1, index: 0 };
+            let message = format!("more than {MAX_TOTAL_VALUES} values in all documents together");
+            self.refuse(&reading::TOO_MANY_VALUES_IN_ALL, pos, message);
         }
         enough
     }

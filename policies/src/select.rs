@@ -73,15 +73,26 @@ pub fn ambient_authorization_policies(
     workload: &Workload,
 ) -> Vec<Arc<AuthorizationPolicy>> {
     attached(&resources.authorization_policies, |policy| {
-        attach::in_scope(&policy.meta, mesh, workload)
-            && policy.target_refs.is_empty()
-            && matches!(policy.action, Action::Allow | Action::Deny)
+        matches!(policy.action, Action::Allow | Action::Deny)
             && !policy.dry_run
-            && policy
-                .selector
-                .as_ref()
-                .is_none_or(|selector| !selector.is_empty() && selector.matches(&workload.labels))
+            && ambient_attaches(policy, mesh, workload)
     })
+}
+
+/// Whether one policy is among [`authorization_policies`], were it among the resources.
+#[must_use]
+pub fn attaches(policy: &AuthorizationPolicy, mesh: &MeshConfig, workload: &Workload) -> bool {
+    Attachment::Proxy.takes(policy, mesh, workload)
+}
+
+/// Whether one policy is among [`ambient_authorization_policies`], were it among the resources, in force, and of an
+/// action that ztunnel knows.
+#[must_use]
+pub fn ambient_attaches(policy: &AuthorizationPolicy, mesh: &MeshConfig, workload: &Workload) -> bool {
+    let selected = |selector: &Selector| !selector.is_empty() && selector.matches(&workload.labels);
+    policy.target_refs.is_empty()
+        && attach::in_scope(&policy.meta, mesh, workload)
+        && policy.selector.as_ref().is_none_or(selected)
 }
 
 fn attached<P: Attachable>(policies: &[Arc<P>], takes: impl Fn(&Arc<P>) -> bool) -> Vec<Arc<P>> {

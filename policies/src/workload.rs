@@ -65,6 +65,13 @@ impl Workload {
         self.labels.get("gateway.networking.k8s.io/gateway-name").map(String::as_str)
     }
 
+    /// Whether it is a waypoint, by the label that Istio puts on those that it makes
+    /// (`gateway.istio.io/managed: istio.io-mesh-controller`).
+    #[must_use]
+    pub fn is_waypoint(&self) -> bool {
+        self.labels.get("gateway.istio.io/managed").is_some_and(|by| by == "istio.io-mesh-controller")
+    }
+
     /// Whether the Gateway API made it.
     #[must_use]
     pub fn is_gateway_api(&self) -> bool {

@@ -137,6 +137,19 @@ fn waypoints_take_references_and_no_selectors() {
 }
 
 #[test]
+fn a_waypoint_is_known_by_the_label_of_istios_controller() {
+    const MANAGED: &str = "gateway.istio.io/managed";
+    let own = ["istio-system/class", "shop/gateway", "shop/one-ref"];
+    let waypoint = workload("shop", &[("app", "web"), GATE, (MANAGED, "istio.io-mesh-controller")]);
+    assert_eq!(gets(&waypoint, &Attachment::Proxy), own);
+    let gateway = workload("shop", &[("app", "web"), GATE, (MANAGED, "istio.io-gateway-controller")]);
+    assert_eq!(
+        gets(&gateway, &Attachment::Proxy),
+        gets(&workload("shop", &[("app", "web"), GATE]), &Attachment::Proxy)
+    );
+}
+
+#[test]
 fn a_waypoint_takes_the_policies_of_its_services_namespaces() {
     let waypoint = workload("waypoints", &[GATE]);
     let other = Target { namespace: "other", ..CART };

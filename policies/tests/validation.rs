@@ -252,6 +252,21 @@ fn values_have_the_form_of_their_list() {
     }
 }
 
+/// 256 bytes as Envoy reads it; what is no template may be longer.
+#[test]
+fn templates_are_no_longer_than_envoy_takes() {
+    for (begin, length, code) in [
+        ("/{*}/", 253, None),
+        ("/{*}/", 254, Some("PAL0228")),
+        ("/{**}/", 252, None),
+        ("/{**}/", 253, Some("PAL0228")),
+        ("/plain/", 1000, None),
+    ] {
+        let spec = format!("rules: [{{to: [{{operation: {{paths: [\"{begin}{}\"]}}}}]}}]", "a".repeat(length));
+        assert_eq!(codes(POLICY, "", &spec), (code.into_iter().collect(), code.is_none()), "{begin} {length}");
+    }
+}
+
 #[test]
 fn service_accounts_are_few_and_short() {
     let accounts = |value: &str, count: usize| {
@@ -269,11 +284,12 @@ fn service_accounts_are_few_and_short() {
 }
 
 /// A condition's key with a value, and the code of the first fault.
-const CONDITIONS: [(&str, &str, &str); 25] = [
+const CONDITIONS: [(&str, &str, &str); 26] = [
     ("request.headers[:authority]", "productpage", ""),
     ("request.headers[:authority]", "", "PAL0117"),
     ("request.headers[]", "a", "PAL0222"),
     ("request.headers", "a", "PAL0222"),
+    ("request.headersX[a]", "a", "PAL0220"),
     ("source.ip", "5.6.7.0/24", ""),
     ("source.ip", "a.b.c.d", "PAL0214"),
     ("remote.ip", "a.b.c.d", "PAL0214"),

@@ -5,7 +5,7 @@
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderName, HeaderValue, Method};
-use palisade_authz::Edits;
+use palisade_authz::{Edits, Headers};
 
 use crate::h1::request::{authority_is_plain, method_is_known};
 use crate::headers;
@@ -70,6 +70,18 @@ impl Changes {
     /// that was.
     pub(crate) fn withholds(&self, name: &[u8]) -> bool {
         self.replaced.iter().any(|one| headers::read_alike(name, one.as_str().as_bytes()))
+    }
+
+    /// Whether a field that is withheld under another name than its own is among those that policies `read`: they decided
+    /// on it, and the application would not get it.
+    pub(crate) fn loses(&self, request: &dyn Headers, read: &[String]) -> bool {
+        let unlike = |name: &&String| self.withholds(name.as_bytes()) && !self.replaces(name.as_bytes());
+        let came = |name: &String| {
+            let mut came = false;
+            request.for_each(name, &mut |_| came = true);
+            came
+        };
+        read.iter().filter(unlike).any(came)
     }
 
     /// The fields added.
@@ -191,5 +203,8 @@ mod tests {
         }
         assert!(!changes.withholds(b"x-subs") && !changes.withholds(b"xsub"));
         assert!(!changes.replaces(b"x_sub"), "policy saw it");
+        let (request, read) = (vec![("X_Sub", "root"), ("x-sub", "root")], |name: &str| [name.to_owned()]);
+        assert!(changes.loses(&request, &read("x_sub")), "so the application must");
+        assert!(!changes.loses(&request, &read("x-sub")) && !changes.loses(&request, &read("x.sub")));
     }
 }

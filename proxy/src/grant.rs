@@ -114,7 +114,8 @@ impl Asking<'_> {
         match judgement {
             Judgement::Forward { permit, edits, response_headers, standing } => {
                 let read = self.snapshot.http.policies().headers_read();
-                let Ok(mut changes) = Changes::of(&edits, self.ask.method, read) else {
+                let changes = Changes::of(&edits, self.ask.method, read).ok();
+                let Some(mut changes) = changes.filter(|changes| !changes.loses(self.ask.headers, read)) else {
                     return Err(self.unfit(permit));
                 };
                 if caller.was_read() {

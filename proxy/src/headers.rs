@@ -30,13 +30,6 @@ fn spelling(byte: u8) -> u8 {
     if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }
 
-/// Fields whose values let their holder in somewhere. Policies may read them; a record never holds them.
-pub(crate) fn is_credential(name: &str) -> bool {
-    ["authorization", "cookie", "proxy-authorization", "set-cookie"]
-        .iter()
-        .any(|known| name.eq_ignore_ascii_case(known))
-}
-
 /// Fields of the message's framing and of this one connection: nobody but the proxy sets them, on either side.
 pub(crate) fn is_framing(name: &str) -> bool {
     [
@@ -75,16 +68,6 @@ pub(crate) fn xfcc_element(ours: &SpiffeId, peer: &VerifiedPeer) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn credentials_are_recognised_in_any_case() {
-        for name in ["Authorization", "authorization", "COOKIE", "Proxy-Authorization", "set-cookie"] {
-            assert!(is_credential(name), "{name}");
-        }
-        for name in ["x-authorization", "cookies", "host", ""] {
-            assert!(!is_credential(name), "{name}");
-        }
-    }
 
     #[test]
     fn identity_families_are_recognised_in_any_spelling() {

@@ -52,13 +52,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) scheme: &'a str,
     /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`.
     pub(crate) version: &'static str,
-    pub(crate) headers: &'a dyn Fields,
-}
-
-/// All fields of a request, for those who want to see it whole.
-pub(crate) trait Fields: Headers + Sync {
-    /// Calls `f` with the name and value of each field that policy may see, but Host.
-    fn every(&self, f: &mut dyn FnMut(&str, &[u8]));
+    pub(crate) headers: &'a dyn Headers,
 }
 
 /// What a record says about how it went.
@@ -206,7 +200,11 @@ impl Party {
         let (source, destination) = (&self.source_facts, &self.destination_facts);
         let mut headers = Vec::new();
         if let Some(ask) = ask {
-            ask.headers.every(&mut |name, value| headers.push((name.to_ascii_lowercase(), value.to_vec())));
+            ask.headers.visit(&mut |name, value| {
+                if !name.eq_ignore_ascii_case("host") {
+                    headers.push((name.to_ascii_lowercase(), value.to_vec()));
+                }
+            });
         }
         CheckRequest {
             method: ask.map(|ask| ask.method.to_owned()),

@@ -4,18 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use palisade_authz::JwksCache;
 use palisade_authz::gate::Gate;
 use palisade_authz::provider::Providers;
+use palisade_authz::{JwksCache, recorded_headers};
 use palisade_policies::registry::{Registry, ServiceRoute};
 use palisade_policies::select;
-use palisade_policies::{
-    AppProtocol, Diagnostic, MeshConfig, MtlsMode, RequestAuthentication, Resources, Severity, Workload,
-};
+use palisade_policies::{AppProtocol, Diagnostic, MeshConfig, MtlsMode, Resources, Severity, Workload};
 
 use crate::control_client::RawSnapshot;
 use crate::core::Core;
-use crate::headers::is_credential;
 use crate::means::Means;
 
 /// A compiled snapshot. A request sees exactly one.
@@ -87,7 +84,7 @@ impl ProxySnapshot {
         let mode = |port: u16| select::mtls_mode(&resources, &mesh, workload, port).mode;
         Ok(ProxySnapshot {
             revision: raw.revision.as_str().into(),
-            recorded: recorded(&gates.http, &tokens),
+            recorded: recorded_headers(gates.http.policies().headers_read(), &tokens),
             http: gates.http,
             tcp: gates.tcp,
             providers: gates.providers,
@@ -146,18 +143,4 @@ impl ProxySnapshot {
             _ => None,
         }
     }
-}
-
-/// Policies may read credentials, and fields in which tokens come are such; records never hold them.
-fn recorded(http: &Gate, tokens: &[Arc<RequestAuthentication>]) -> Vec<String> {
-    let rules = || tokens.iter().flat_map(|one| &one.rules);
-    let holds_token = |name: &str| {
-        let mut sources = rules().flat_map(|rule| &rule.from_headers);
-        sources.any(|from| from.name.eq_ignore_ascii_case(name))
-            || rules()
-                .filter_map(|rule| rule.output_payload_to_header.as_deref())
-                .any(|one| one.eq_ignore_ascii_case(name))
-    };
-    let read = http.policies().headers_read().iter();
-    read.filter(|name| !(is_credential(name) || holds_token(name))).cloned().collect()
 }

@@ -13,6 +13,9 @@ use bytes::Bytes;
 use palisade_authz::gate::{BodySource, Reading};
 use tokio::time::{Instant, sleep};
 
+/// Bytes a second that a body has to bring in the long run, beside what patience gives it.
+const PACE: u64 = 1024;
+
 /// Why waiting ended without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {
@@ -43,7 +46,7 @@ pub(crate) trait Caller: Sync {
 /// The body of a waiting request, as the gate asks for it.
 pub(crate) struct Body<'a> {
     pub(crate) caller: &'a dyn Caller,
-    /// How long nothing of it may come.
+    /// How long nothing of it may come, and how far all of it may fall behind [`PACE`].
     pub(crate) patience: Duration,
     /// Set when that was too long.
     pub(crate) late: &'a AtomicBool,
@@ -53,7 +56,8 @@ impl BodySource for Body<'_> {
     fn read(&mut self, max: u32) -> Reading<'_> {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
         let Body { caller, patience, late } = *self;
-        let mut silence = Box::pin(sleep(patience));
+        let first = Instant::now() + patience;
+        let mut end = Box::pin(sleep(patience));
         let mut came = 0;
         Box::pin(poll_fn(move |cx| {
             if let Poll::Ready(Ok(read)) = caller.poll_body(cx, max) {
@@ -61,9 +65,10 @@ impl BodySource for Body<'_> {
             }
             if caller.came() > came {
                 came = caller.came();
-                silence.as_mut().reset(Instant::now() + patience);
+                let earned = Duration::from_secs(u64::try_from(came).unwrap_or(u64::MAX) / PACE);
+                end.as_mut().reset((Instant::now() + patience).min(first + earned));
             }
-            if silence.as_mut().poll(cx).is_ready() {
+            if end.as_mut().poll(cx).is_ready() {
                 late.store(true, Ordering::Relaxed);
             }
             // Whoever waits for this sees why the caller left, and drops it.
@@ -85,4 +90,55 @@ pub(crate) async fn wait<T>(
         Poll::Pending => caller.poll_left(cx).map_or(Poll::Pending, |left| Poll::Ready(Err(left))),
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::time::{Interval, interval, timeout};
+
+    use super::*;
+
+    /// A body without an end, some bytes of which come each second.
+    struct Trickle {
+        each: usize,
+        came: AtomicUsize,
+        second: Mutex<Interval>,
+    }
+
+    impl Caller for Trickle {
+        fn poll_body(&self, cx: &mut Context<'_>, _max: usize) -> Poll<Result<(Bytes, bool), Left>> {
+            while self.second.lock().unwrap().poll_tick(cx).is_ready() {
+                self.came.fetch_add(self.each, Ordering::Relaxed);
+            }
+            Poll::Pending
+        }
+
+        fn came(&self) -> usize {
+            self.came.load(Ordering::Relaxed)
+        }
+
+        fn poll_left(&self, _cx: &mut Context<'_>) -> Option<Left> {
+            None
+        }
+
+        fn was_read(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_in_drops_is_not_waited_for_longer_than_one_that_does_not_come() {
+        for (each, late_after) in [(0, Some(5)), (1, Some(5)), (512, Some(10)), (2048, None)] {
+            let caller =
+                Trickle { each, came: AtomicUsize::new(0), second: Mutex::new(interval(Duration::from_secs(1))) };
+            let (late, began) = (AtomicBool::new(false), Instant::now());
+            let mut body = Body { caller: &caller, patience: Duration::from_secs(5), late: &late };
+            let waited = timeout(Duration::from_secs(60), wait(&caller, &late, body.read(u32::MAX))).await;
+            let left = waited.ok().map(|left| (left.unwrap_err(), began.elapsed().as_secs()));
+            assert_eq!(left, late_after.map(|after| (Left::Late, after)), "{each}");
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -13,17 +14,27 @@ use serde_json::Value;
 /// How long Envoy may take to parse its configuration and to listen; ten thousand policies take seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The Envoy of the Python environment that `cargo xtask` makes and names in `PALISADE_PYENV`.
+/// The Python environment that `cargo xtask test` installs: named in `PALISADE_PYENV`, else beside the test's binary.
+#[must_use]
+pub fn environment() -> Option<PathBuf> {
+    if let Some(home) = std::env::var_os("PALISADE_PYENV") {
+        return Some(home.into());
+    }
+    let exe = std::env::current_exe().ok()?;
+    Some(exe.ancestors().nth(3)?.join("pyenv")).filter(|home| home.exists())
+}
+
+/// The Envoy of that environment.
 #[must_use]
 pub fn binary() -> Option<PathBuf> {
-    let home = std::env::var_os("PALISADE_PYENV").map(PathBuf::from)?;
-    Some(home.join("bin/envoy")).filter(|envoy| envoy.exists())
+    Some(environment()?.join("bin/envoy")).filter(|envoy| envoy.exists())
 }
 
 /// A running Envoy with one worker.
 #[derive(Debug)]
 pub struct Envoy {
-    child: Child,
+    child: Mutex<Child>,
+    pid: u32,
     directory: tempfile::TempDir,
     admin: SocketAddr,
 }
@@ -56,7 +67,8 @@ impl Envoy {
             .stderr(File::create(path("log"))?)
             .spawn()
             .context("cannot start Envoy")?;
-        let mut envoy = Self { child, directory, admin: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let (pid, child) = (child.id(), Mutex::new(child));
+        let mut envoy = Self { child, pid, directory, admin: SocketAddr::from(([127, 0, 0, 1], 0)) };
         envoy.admin = envoy.wait("an admin port", |envoy| {
             std::fs::read_to_string(envoy.directory.path().join("admin")).ok()?.trim().parse().ok()
         })?;
@@ -67,7 +79,7 @@ impl Envoy {
     ///
     /// # Errors
     /// When Envoy ends, or does not listen in time.
-    pub fn listener(&mut self, name: &str) -> Result<SocketAddr> {
+    pub fn listener(&self, name: &str) -> Result<SocketAddr> {
         self.wait(name, |envoy| {
             let listeners: Value = serde_json::from_str(&envoy.admin("/listeners?format=json").ok()?).ok()?;
             let one = listeners.get("listener_statuses")?.as_array()?.iter().find(|one| one["name"] == name)?;
@@ -78,8 +90,8 @@ impl Envoy {
 
     /// The process, for the kernel's accounting.
     #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    pub const fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// The answer of the admin port to a GET.
@@ -96,13 +108,14 @@ impl Envoy {
         if head.contains("transfer-encoding: chunked") { unchunk(body) } else { Ok(body.to_owned()) }
     }
 
-    fn wait<T>(&mut self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> Result<T> {
+    fn wait<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> Result<T> {
         let begin = Instant::now();
         loop {
             if let Some(found) = look(self) {
                 return Ok(found);
             }
-            if let Some(status) = self.child.try_wait()? {
+            let ended = self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait()?;
+            if let Some(status) = ended {
                 bail!("Envoy ended with {status}: {}", self.log());
             }
             if begin.elapsed() > PATIENCE {
@@ -124,8 +137,9 @@ impl Envoy {
 impl Drop for Envoy {
     fn drop(&mut self) {
         // Already gone is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }
 

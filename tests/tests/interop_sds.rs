@@ -1,7 +1,7 @@
 //! The certificate authority and the agent, with subscribers that nobody here wrote: a real Envoy on SDS, in both protocols
 //! and in both roles of a handshake, and py-spiffe on the Workload API.
 
-#![expect(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::expect_used, clippy::panic, reason = "tests")]
 
 #[path = "interop_sds/envoy.rs"]
 mod envoy;
@@ -40,8 +40,8 @@ async fn envoy_presents_and_checks_our_identities() {
     let same_id_other_root = peer::serial_shown_by_anybody_to(&mallory.identity(), envoy.mtls().await).await;
     assert!(same_id_other_root.is_err(), "a certificate of another authority was let in");
 
-    assert_eq!(envoy.stat("sds.default.update_rejected").await, 0);
-    assert_eq!(envoy.stat("sds.ROOTCA.update_rejected").await, 0);
+    assert_eq!(envoy.stat("sds.default.update_rejected"), 0);
+    assert_eq!(envoy.stat("sds.ROOTCA.update_rejected"), 0);
     envoy.stop();
     upstream.stop().await;
     for agent in [cart, front, mallory] {
@@ -92,8 +92,8 @@ async fn rotation(test: &str, protocol: Protocol) {
     assert_eq!(cart.metric("palisade_sds_streams"), 2);
     assert_eq!(cart.metric("palisade_sds_pushes_total"), 2 + 3);
     assert_eq!(cart.metric("palisade_sds_nacks_total"), 0);
-    assert_eq!(envoy.stat("sds.default.update_success").await, 4);
-    assert_eq!(envoy.stat("sds.default.update_rejected").await, 0);
+    assert_eq!(envoy.stat("sds.default.update_success"), 4);
+    assert_eq!(envoy.stat("sds.default.update_rejected"), 0);
     envoy.stop();
     upstream.stop().await;
     cart.stop().await;

@@ -88,6 +88,7 @@ fn check_in_every_format() {
     );
     let json = palisade(&["policy", "check", "-f", &policies, "-o", "json"], "");
     let report: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert!(report["diagnostics"].as_array().unwrap().iter().all(|found| found["why"].is_string()), "{report}");
     let sarif = palisade(&["policy", "check", "-f", &policies, "-o", "sarif"], "");
     let log: Value = serde_json::from_str(&sarif.stdout).unwrap();
     assert_eq!((json.code, sarif.code), (Some(3), Some(3)));

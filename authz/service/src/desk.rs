@@ -7,8 +7,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use palisade_authz::gate::{Ask, BodySource, Judgement, Reading, Standing};
 use palisade_authz::provider::{CheckRequest, Party, Response, ResponseEdits};
 use palisade_authz::{
-    Attribute, Decision, DecisionRecord, DecisionSink, Denial, DestinationFacts, Edits, Evaluation, HttpFacts, Known,
-    Outcome, Request, RequestFacts, SourceFacts,
+    Attribute, Decision, DecisionRecord, DecisionSink, Denial, DestinationFacts, Edits, Evaluation, HttpFacts, Outcome,
+    Request, RequestFacts, SourceFacts,
 };
 use palisade_policies::WorkloadEntry;
 
@@ -38,9 +38,6 @@ const ATTRIBUTES: [Attribute; 13] = [
     Attribute::Claims,
     Attribute::Metadata,
 ];
-
-/// Phases that decide; the others only report.
-const ENFORCED: [&str; 3] = ["custom", "deny", "allow"];
 
 /// Decides and records.
 pub(crate) struct Desk {
@@ -314,16 +311,11 @@ fn differing(prepared: &Prepared, question: &Question, standing: &Standing, seve
     question.other_reading(read, &mut denial)
 }
 
-/// Which of the unknown attributes would decide: each that leaves a phase open though all others were known, else all.
+/// Which of the unknown attributes would decide; all of them where that is not for the policies to say.
 fn missing(prepared: &Prepared, question: &Question) -> Vec<Attribute> {
-    let unknown: Vec<Attribute> = ATTRIBUTES.into_iter().filter(|one| !question.known.has(*one)).collect();
-    let (request, policies) = (question.request(), prepared.gate.policies());
-    let opens = |one: &Attribute| {
-        let phases = policies.explain(&request, Known::ALL.without(*one)).phases;
-        phases.iter().any(|phase| phase.attached && phase.result.is_none() && ENFORCED.contains(&phase.phase))
-    };
-    let deciding: Vec<Attribute> = unknown.iter().copied().filter(opens).collect();
-    if deciding.is_empty() { unknown } else { deciding }
+    let found = prepared.gate.policies().undecided_by(&question.request(), question.known);
+    let wanted = |one: &Attribute| if found.is_empty() { !question.known.has(*one) } else { found.contains(one) };
+    ATTRIBUTES.into_iter().filter(wanted).collect()
 }
 
 fn check_request(question: &Question) -> CheckRequest {

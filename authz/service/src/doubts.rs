@@ -72,8 +72,8 @@ impl Headers for Way<'_> {
         self.list.for_each(name, f);
     }
 
-    fn visit(&self, f: &mut dyn FnMut(&str, &[u8])) -> bool {
-        self.list.visit(f)
+    fn visit(&self, f: &mut dyn FnMut(&str, &[u8])) {
+        self.list.visit(f);
     }
 }
 

@@ -8,10 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use palisade_authz::gate::Gate;
 use palisade_authz::provider::{Dial, Providers};
-use palisade_authz::{
-    Authenticator, CompiledSet, JwksCache, JwksConfig, Semantics, is_joined_header, recorded_headers,
-};
-use palisade_policies::{RequestAuthentication, WorkloadEntry, select};
+use palisade_authz::{Authenticator, Compiler, JwksCache, JwksConfig, Semantics, is_joined_header, recorded_headers};
+use palisade_policies::{RequestAuthentication, Workload, WorkloadEntry, select};
 use tokio::sync::OnceCell;
 
 use crate::metrics::Metrics;
@@ -48,12 +46,16 @@ struct Inner {
     keys: Arc<JwksCache>,
     cells: HashMap<Key, Cell>,
     order: VecDeque<Key>,
+    /// What compiled the sets of this configuration, or of the one before: what did not change is taken over. One is not
+    /// here while it compiles.
+    compilers: HashMap<Key, Compiler>,
     /// Token rules of the configuration before: their keys stay fetched until the new rules have been asked for.
     before: Vec<Arc<Authenticator>>,
 }
 
 /// One configuration's means.
 struct Means {
+    key: Key,
     cell: Cell,
     providers: Arc<Providers>,
     keys: Arc<JwksCache>,
@@ -67,6 +69,7 @@ impl Sets {
             keys: Arc::new(JwksCache::new(jwks.clone())),
             cells: HashMap::new(),
             order: VecDeque::new(),
+            compilers: HashMap::new(),
             before: Vec::new(),
         };
         Self { inner: Mutex::new(inner), jwks, dial, metrics }
@@ -84,18 +87,15 @@ impl Sets {
         let made = means.cell.get_or_init(|| async {
             let (snapshot, workload) = (Arc::clone(snapshot), workload(entry));
             let (providers, keys) = (Arc::clone(&means.providers), Arc::clone(&means.keys));
+            let kept = self.lock().compilers.remove(&means.key);
             let compile = move || {
-                let policies = select::authorization_policies(snapshot.resources(), snapshot.mesh(), &workload);
-                let set = Arc::new(CompiledSet::compile(&policies, snapshot.mesh(), semantics));
-                let rules = select::request_authentications(snapshot.resources(), snapshot.mesh(), &workload);
-                let authenticator = Arc::new(Authenticator::compile(&rules));
-                let headers = recorded_headers(set.headers_read(), &rules);
-                let token_headers = token_headers(&rules);
-                let gate = Gate::new(set, Arc::clone(&authenticator), providers, keys);
-                Prepared { gate, headers, token_headers, authenticator }
+                let mut compiler = kept.unwrap_or_else(|| Compiler::new(semantics));
+                let prepared = Prepared::new(&mut compiler, &snapshot, &workload, providers, keys);
+                (prepared, compiler)
             };
             match tokio::task::spawn_blocking(compile).await {
-                Ok(prepared) => {
+                Ok((prepared, compiler)) => {
+                    self.keep(means.key.clone(), compiler);
                     means.keys.follow(&prepared.authenticator);
                     Some(Arc::new(prepared))
                 }
@@ -106,6 +106,14 @@ impl Sets {
             }
         });
         made.await.clone()
+    }
+
+    /// For the next configuration, if somebody still asks about the workload.
+    fn keep(&self, key: Key, compiler: Compiler) {
+        let mut inner = self.lock();
+        if inner.cells.contains_key(&key) {
+            inner.compilers.insert(key, compiler);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -125,15 +133,16 @@ impl Sets {
                     && let Some(oldest) = inner.order.pop_front()
                 {
                     inner.cells.remove(&oldest);
+                    inner.compilers.remove(&oldest);
                 }
                 let cell = Cell::default();
                 inner.cells.insert(key.clone(), Arc::clone(&cell));
-                inner.order.push_back(key);
+                inner.order.push_back(key.clone());
                 cell
             }
         };
         self.metrics.compiled.set(i64::try_from(inner.cells.len()).unwrap_or(i64::MAX));
-        Means { cell, providers: Arc::clone(&inner.providers), keys: Arc::clone(&inner.keys) }
+        Means { key, cell, providers: Arc::clone(&inner.providers), keys: Arc::clone(&inner.keys) }
     }
 
     /// Another configuration: what was compiled goes, providers and keys that did not change stay.
@@ -150,9 +159,29 @@ impl Sets {
         }
         let made = inner.cells.values().filter_map(|cell| Some(Arc::clone(&cell.get()?.as_ref()?.authenticator)));
         inner.before = made.filter(|rules| !rules.is_empty()).collect();
-        inner.cells.clear();
+        let asked = std::mem::take(&mut inner.cells);
+        inner.compilers.retain(|key, _| asked.contains_key(key));
         inner.order.clear();
         inner.snapshot = Some(Arc::clone(snapshot));
+    }
+}
+
+impl Prepared {
+    fn new(
+        compiler: &mut Compiler,
+        snapshot: &PolicySnapshot,
+        workload: &Workload,
+        providers: Arc<Providers>,
+        keys: Arc<JwksCache>,
+    ) -> Self {
+        let policies = select::authorization_policies(snapshot.resources(), snapshot.mesh(), workload);
+        let set = Arc::new(compiler.compile(&policies, snapshot.mesh()));
+        let rules = select::request_authentications(snapshot.resources(), snapshot.mesh(), workload);
+        let authenticator = Arc::new(Authenticator::compile(&rules));
+        let headers = recorded_headers(set.headers_read(), &rules);
+        let token_headers = token_headers(&rules);
+        let gate = Gate::new(set, Arc::clone(&authenticator), providers, keys);
+        Self { gate, headers, token_headers, authenticator }
     }
 }
 
@@ -162,4 +191,52 @@ fn token_headers(rules: &[Arc<RequestAuthentication>]) -> Vec<String> {
     let sources = rules().flat_map(|rule| &rule.from_headers).map(|from| from.name.to_ascii_lowercase());
     let cookie = rules().any(|rule| !rule.from_cookies.is_empty()).then(|| "cookie".to_owned());
     sources.chain(cookie).filter(|name| !is_joined_header(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_authz::provider::TcpDial;
+    use palisade_policies::{MeshConfig, SourceText, load};
+
+    use super::*;
+
+    /// `shop/cart` with one policy on each of these paths.
+    fn snapshot(paths: &[&str]) -> Arc<PolicySnapshot> {
+        let mut text =
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: cart, namespace: shop}\n\
+                        spec: {address: 10.0.0.9, serviceAccount: cart}\n"
+                .to_owned();
+        for path in paths {
+            text.push_str(&format!(
+                "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                 metadata: {{name: {path}, namespace: shop}}\nspec: {{rules: [{{to: [{{operation: {{paths: [/{path}]}}}}]}}]}}\n"
+            ));
+        }
+        let loaded = load(&[SourceText::new("policies.yaml", text.as_str())], "default");
+        assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+        Arc::new(PolicySnapshot::new(text, Arc::new(loaded.resources), MeshConfig::default()))
+    }
+
+    #[tokio::test]
+    async fn what_did_not_change_is_taken_over_while_somebody_asks() {
+        let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+        let sets = Sets::new(JwksConfig::default(), Arc::new(TcpDial::default()), metrics);
+        let rules = async |paths: &[&str]| {
+            let snapshot = snapshot(paths);
+            let entry = Arc::clone(snapshot.registry().workload("shop", "cart").unwrap());
+            let prepared = sets.of(&snapshot, &entry, Semantics::Http).await.unwrap();
+            prepared.gate.policies().explain(&palisade_authz::Request::default(), palisade_authz::Known::ALL).phases[3]
+                .rules
+        };
+        let kept = || sets.lock().compilers.values().map(|one| format!("{one:?}")).collect::<Vec<_>>().concat();
+        assert_eq!(rules(&["a", "b"]).await, 2);
+        assert!(kept().contains("policies: 2, predicates: 2,"), "{}", kept());
+        assert_eq!(rules(&["b", "c"]).await, 2);
+        assert!(kept().contains("policies: 2, predicates: 3,"), "the one of `b` stands: {}", kept());
+        // Two configurations in which nobody asks.
+        sets.renew(&mut sets.lock(), &snapshot(&["d"]));
+        assert!(!kept().is_empty());
+        sets.renew(&mut sets.lock(), &snapshot(&["e"]));
+        assert!(kept().is_empty(), "{}", kept());
+    }
 }

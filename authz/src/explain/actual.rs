@@ -2,13 +2,11 @@
 
 use crate::normalize::split_query;
 use crate::predicate::{HeaderKey, Slot};
+use crate::record::is_credential;
 use crate::request::{HttpRequest, Known, Request};
 
 const MISSING: &str = "(missing)";
 const HIDDEN: &str = "(not shown)";
-
-/// Headers whose values are credentials.
-const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
 pub(super) fn value(slot: &Slot, request: &Request<'_>, known: Known) -> String {
     if !known.has(slot.attribute()) {
@@ -60,7 +58,7 @@ fn header(key: &HeaderKey, http: &HttpRequest<'_>) -> Option<String> {
     if values.is_empty() {
         return None;
     }
-    if CREDENTIALS.contains(&&**name) {
+    if is_credential(name) {
         return Some(HIDDEN.to_owned());
     }
     if matches!(key, HeaderKey::Joined(_)) {

@@ -46,6 +46,10 @@ impl Table {
         Self { entries: entries.into(), texts: texts.into() }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Calls `found` with the numbers of the texts that `equal` accepts among those with this hash.
     pub(super) fn find(&self, hash: u64, equal: impl Fn(&[u8]) -> bool, found: &mut dyn FnMut(u32)) {
         let mask = self.entries.len().wrapping_sub(1);
@@ -60,7 +64,7 @@ impl Table {
 
     /// The same for one text, hashed without a seed.
     pub(super) fn get(&self, text: &[u8], found: &mut dyn FnMut(u32)) {
-        if !self.entries.is_empty() {
+        if !self.is_empty() {
             self.find(hash(0, text), |known| known == text, found);
         }
     }

@@ -9,10 +9,7 @@ const FEW: usize = 8;
 
 /// The slots of headers, by lower-case name.
 #[derive(Debug, Default)]
-pub(super) struct Names {
-    table: Table,
-    slots: Box<[u32]>,
-}
+pub(super) struct Names(Table);
 
 impl Names {
     /// Takes the slots of headers that are matched one instance at a time out of `filed_by`, if there are many.
@@ -26,16 +23,11 @@ impl Names {
             return Self::default();
         }
         filed_by.retain(|slot| name(*slot).is_none());
-        let table = Table::new(named.iter().map(|(slot, name)| (hash(0, name), *name, *slot)));
-        Self { table, slots: named.into_iter().map(|(slot, _)| slot).collect() }
+        Self(Table::new(named.iter().map(|(slot, name)| (hash(0, name), *name, *slot))))
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    pub(super) fn slots(&self) -> &[u32] {
-        &self.slots
+        self.0.is_empty()
     }
 
     /// Calls `found` with the slot of a header, in any letter case.
@@ -44,7 +36,7 @@ impl Names {
         if let Some(lower) = lower.get_mut(..name.len()) {
             lower.copy_from_slice(name.as_bytes());
             lower.make_ascii_lowercase();
-            self.table.get(lower, found);
+            self.0.get(lower, found);
         }
     }
 }

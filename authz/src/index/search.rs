@@ -46,15 +46,12 @@ impl<'a> Search<'a> {
         let index = self.index;
         index.filed_by.iter().for_each(|slot| self.try_slot(*slot));
         if let Some(http) = self.request.http.filter(|_| !index.names.is_empty()) {
-            let visited = http.headers.visit(&mut |name, value| {
+            http.headers.visit(&mut |name, value| {
                 index.names.find(name, &mut |slot| {
                     let lookup = index.lookup(slot);
                     lookup.into_iter().for_each(|one| one.find_instance(value, &mut |id| self.try_rules(id)));
                 });
             });
-            if !visited {
-                index.names.slots().iter().for_each(|slot| self.try_slot(*slot));
-            }
         }
     }
 

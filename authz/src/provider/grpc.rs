@@ -19,7 +19,7 @@ use super::check::CheckRequest;
 use super::counters::count;
 use super::field::{Malformed, checked};
 use super::question;
-use super::reach::Reach;
+use super::reach::{Age, Reach};
 use super::response::{How, Mutation, ResponseEdits};
 
 /// A client of one provider.
@@ -35,6 +35,7 @@ pub(super) struct GrpcClient {
 struct Open {
     number: u64,
     connection: Connection,
+    age: Age,
 }
 
 impl GrpcClient {
@@ -69,6 +70,7 @@ impl GrpcClient {
         if let Some(open) = &*held
             && dead != Some(open.number)
             && open.connection.is_open()
+            && !self.reach.is_over(open.age)
         {
             return Ok((true, open.clone()));
         }
@@ -79,7 +81,7 @@ impl GrpcClient {
             Connection::open(io, origin).await.map_err(|error| Failure::Broken(error.into()))
         };
         let connection = self.reach.in_time(connecting).await?;
-        let open = Open { number, connection };
+        let open = Open { number, connection, age: self.reach.newborn() };
         *held = Some(open.clone());
         Ok((false, open))
     }

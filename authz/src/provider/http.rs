@@ -22,7 +22,7 @@ use super::counters::count;
 use super::dial::Io;
 use super::field::{Malformed, Names, checked, is_hop_by_hop};
 use super::question;
-use super::reach::Reach;
+use super::reach::{Age, Reach};
 use super::response::{How, Mutation, ResponseEdits};
 use super::watched::Watched;
 
@@ -51,6 +51,7 @@ struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
     driver: Pin<Box<Driver>>,
     heard: Arc<std::sync::atomic::AtomicBool>,
+    age: Age,
 }
 
 /// A whole answer.
@@ -123,6 +124,9 @@ impl HttpClient {
     async fn rested(&self) -> Option<Connection> {
         loop {
             let mut connection = self.lock().pop()?;
+            if self.reach.is_stale(connection.age) {
+                continue;
+            }
             let alive = poll_fn(|cx| Poll::Ready(connection.driver.as_mut().poll(cx).is_pending())).await;
             if alive && connection.sender.is_ready() {
                 return Some(connection);
@@ -136,14 +140,14 @@ impl HttpClient {
             let mut builder = http1::Builder::new();
             builder.max_buf_size(MAX_HEAD);
             let (sender, driver) = builder.handshake(TokioIo::new(io)).await.map_err(broken)?;
-            Ok(Connection { sender, driver: Box::pin(driver), heard })
+            Ok(Connection { sender, driver: Box::pin(driver), heard, age: self.reach.newborn() })
         };
         self.reach.in_time(connecting).await
     }
 
     /// One question and its whole answer; the connection rests afterwards if it can be used again.
     async fn exchange(&self, connection: Connection, question: Request<Full<Bytes>>) -> Result<Reply, Lost> {
-        let Connection { mut sender, mut driver, heard } = connection;
+        let Connection { mut sender, mut driver, heard, age } = connection;
         heard.store(false, std::sync::atomic::Ordering::Relaxed);
         let max = self.reach.max_answer;
         let replied = {
@@ -166,8 +170,10 @@ impl HttpClient {
         let alive = poll_fn(|cx| Poll::Ready(driver.as_mut().poll(cx).is_pending())).await;
         if alive && sender.is_ready() {
             let mut idle = self.lock();
+            // The last one in is the first one out: those below are looked at here.
+            idle.retain(|one| !self.reach.is_stale(one.age));
             if idle.len() < MAX_IDLE {
-                idle.push(Connection { sender, driver, heard });
+                idle.push(Connection { sender, driver, heard, age: self.reach.rests(age) });
             }
         }
         Ok(reply)

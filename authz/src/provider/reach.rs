@@ -6,12 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Limits;
 use super::answer::Failure;
 use super::counters::{Counters, count};
 use super::dial::{Dial, Io};
+
+/// When a connection came about, and when it was last used.
+#[derive(Clone, Copy)]
+pub(super) struct Age {
+    opened: Instant,
+    used: Instant,
+}
 
 /// The way to one provider.
 pub(super) struct Reach {
@@ -19,6 +26,9 @@ pub(super) struct Reach {
     host: String,
     port: u16,
     connect_timeout: Duration,
+    max_rest: Duration,
+    max_age: Duration,
+    now: fn() -> Instant,
     /// `http://host`, as Istio sets the authority of gRPC; none where the host cannot be written so.
     pub(super) origin: Option<Uri>,
     pub(super) max_answer: usize,
@@ -31,8 +41,29 @@ impl Reach {
         let host = service.rsplit('/').next().unwrap_or(service).to_owned();
         let authority = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.clone() };
         let origin = Uri::builder().scheme("http").authority(authority).path_and_query("/").build().ok();
-        let (connect_timeout, max_answer) = (limits.connect_timeout, limits.max_answer);
-        Self { dial, host, port, connect_timeout, origin, max_answer, counters }
+        let Limits { connect_timeout, max_answer, max_rest, max_age, now, .. } = *limits;
+        Self { dial, host, port, connect_timeout, max_rest, max_age, now, origin, max_answer, counters }
+    }
+
+    /// Of a connection that comes about now.
+    pub(super) fn newborn(&self) -> Age {
+        let now = (self.now)();
+        Age { opened: now, used: now }
+    }
+
+    /// The age of a connection that was just used.
+    pub(super) fn rests(&self, age: Age) -> Age {
+        Age { used: (self.now)(), ..age }
+    }
+
+    /// Whether the connection is too old to be used again.
+    pub(super) fn is_over(&self, age: Age) -> bool {
+        (self.now)().saturating_duration_since(age.opened) >= self.max_age
+    }
+
+    /// The same, or whether it rested too long.
+    pub(super) fn is_stale(&self, age: Age) -> bool {
+        self.is_over(age) || (self.now)().saturating_duration_since(age.used) >= self.max_rest
     }
 
     /// A byte stream to the provider.

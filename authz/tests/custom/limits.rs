@@ -1,5 +1,6 @@
 //! What a provider may cost: checks at once, checks that wait, and the circuit that opens when it is down.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,12 +8,15 @@ use std::time::Duration;
 
 use palisade_authz::provider::{Dial, Dialing, Io, Limits, Providers};
 use palisade_policies::ProviderKind;
+use palisade_wire::envoy::envoy::service::auth::v3::CheckResponse;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::support::{RawServer, grpc, http, http_server, limited, mesh, nobody, read_request, request, short, soon};
+use crate::support::{
+    GrpcServer, RawServer, grpc, http, http_server, limited, mesh, nobody, read_request, request, short, soon,
+};
 
 const YES: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
@@ -102,6 +106,31 @@ async fn the_circuit_opens_when_a_provider_is_down_and_closes_when_it_is_back() 
     LATER.fetch_add(1, Ordering::SeqCst);
     assert_eq!([check(&providers).await, check(&providers).await], ["ok ext", "ok ext"]);
     assert_eq!((counts().rejected, counts().error, counts().ok), (3, 5, 2));
+}
+
+/// One that rests for a minute may be forgotten on the way, and an old one may lead where nobody is any more.
+#[tokio::test]
+async fn connections_are_used_for_a_while_only() {
+    thread_local! {
+        static LATER: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+        static BASE: Instant = Instant::now();
+    }
+    let later = |seconds| LATER.set(LATER.get() + Duration::from_secs(seconds));
+    let limits = || Limits { now: || BASE.with(|base| *base) + LATER.get(), ..Limits::default() };
+    let (server, _) = http_server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let over_http = limited(ProviderKind::ExtAuthzHttp(http(server.address)), limits());
+    for (passed, connections) in [(0, 1), (59, 1), (60, 2), (0, 2)].into_iter().chain([(59, 2); 61]).chain([(59, 3)]) {
+        later(passed);
+        assert_eq!(check(&over_http).await, "ok ext");
+        assert_eq!(server.connections(), connections, "{passed} s, at {:?}", LATER.get());
+    }
+    let server = GrpcServer::saying(CheckResponse::default()).await;
+    let over_grpc = limited(ProviderKind::ExtAuthzGrpc(grpc(server.address)), limits());
+    for (passed, connections) in [(0, 1), (3599, 1), (1, 2), (0, 2)] {
+        later(passed);
+        assert_eq!(check(&over_grpc).await, "ok ext");
+        assert_eq!(over_grpc.counts().next().unwrap().1.connections, connections, "{passed}");
+    }
 }
 
 /// A provider that says 500 is there: nobody is spared anything by not asking it.

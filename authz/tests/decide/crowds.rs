@@ -1,12 +1,15 @@
 //! Shapes of sets and requests at the edges of the index: very many names, values or alternatives, and values that are
 //! longer than what is kept of them.
 
-use palisade_authz::{CompiledSet, Headers, HttpRequest, Known, Request, Semantics};
-use palisade_policies::MeshConfig;
+use palisade_authz::{CompiledSet, Edits, HttpRequest, Known, Outcome, Request, Semantics};
+use palisade_policies::{AuthorizationPolicy, MeshConfig};
+use proptest::collection::vec;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::ask::Ask;
+use crate::ask::{Ask, policy};
 use crate::large::compile;
+use crate::slow;
 
 fn set(policies: &[Value]) -> CompiledSet {
     compile(policies, &MeshConfig::default(), Semantics::Http)
@@ -23,15 +26,6 @@ fn condition(name: usize, key: &str, values: &[&str]) -> Value {
     json!({"name": format!("p{name:03}"), "rules": [{"when": [{"key": key, "values": values}]}]})
 }
 
-/// Headers that cannot be listed.
-struct Unlisted(Vec<(String, String)>);
-
-impl Headers for Unlisted {
-    fn for_each(&self, name: &str, f: &mut dyn FnMut(&[u8])) {
-        self.0.for_each(name, f);
-    }
-}
-
 #[test]
 fn hundreds_of_header_names() {
     let rules: Vec<Value> =
@@ -41,12 +35,58 @@ fn hundreds_of_header_names() {
     let ask = Ask::with(&headers);
     assert_eq!(allowed(&set, &ask).as_deref(), Some("p042"));
     assert_eq!(allowed(&set, &Ask::with(&headers[..1])), None);
-    let unlisted = Unlisted(ask.headers.clone());
-    let request =
-        Request { http: Some(HttpRequest { headers: &unlisted, ..HttpRequest::default() }), ..Request::default() };
-    assert_eq!(set.evaluate(&request, Known::ALL).policy.unwrap().name(), "p042");
     let long = "x".repeat(400);
     assert_eq!(allowed(&set, &Ask::with(&[(&long, "a"), ("x-N8", "a")])).as_deref(), Some("p008"));
+}
+
+/// So many names that the request's headers are gone through.
+fn by_header(number: usize) -> Value {
+    let action = if number.is_multiple_of(4) { "DENY" } else { "ALLOW" };
+    let key = format!("request.headers[X-N{}]", number % 12);
+    let value = ["a", "b*", "*c", "*"].into_iter().nth(number % 4);
+    json!({"name": format!("p{number:03}"), "action": action, "rules": [
+        {"when": [{"key": key, "values": [value]}]}]})
+}
+
+fn header() -> impl Strategy<Value = (String, String)> {
+    ("[xX]-[nN](1[01]|[0-9])", "[abc]{0,2}")
+}
+
+fn edits() -> impl Strategy<Value = Edits> {
+    let lower =
+        |fields: Vec<(String, String)>| fields.into_iter().map(|(name, value)| (name.to_lowercase(), value.into()));
+    (vec(header(), 0..3), vec(header(), 0..2), vec(header(), 0..3)).prop_map(move |(remove, set, append)| Edits {
+        remove: lower(remove).map(|(name, _)| name).collect(),
+        set: lower(set).collect(),
+        append: lower(append).collect(),
+        ..Edits::default()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Edits laid over headers, edits carried out, and the obvious evaluator.
+    #[test]
+    fn edited_headers_among_many_names(headers in vec(header(), 0..6), edits in edits()) {
+        let specs: Vec<Value> = (0..48).map(by_header).collect();
+        let set = set(&specs);
+        let evaluate = |ask: &Ask, edits: &Edits| ask.view(&MeshConfig::default(), |request| {
+            let http = request.http.unwrap();
+            let edited = edits.over(http.headers);
+            set.evaluate(&Request { http: Some(HttpRequest { headers: &edited, ..http }), ..*request }, Known::ALL)
+        });
+        let came = Ask { headers: headers.clone(), ..Ask::get("/") };
+        let mut list = headers.into_iter().map(|(name, value)| (name, value.into())).collect();
+        edits.apply(&mut list);
+        let list = list.into_iter().map(|(name, value)| (name, String::from_utf8(value).unwrap()));
+        let applied = Ask { headers: list.collect(), ..Ask::get("/") };
+        let found = evaluate(&came, &edits);
+        prop_assert_eq!(&found, &evaluate(&applied, &Edits::default()));
+        let policies: Vec<AuthorizationPolicy> = specs.iter().map(|spec| policy(spec).as_ref().clone()).collect();
+        let expected = slow::decide(&policies, Semantics::Http, Some("/"), &applied);
+        prop_assert_eq!((found.outcome == Outcome::Allow, found.policy.map(|policy| policy.id().to_owned())), expected);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use palisade_authz::{CompiledSet, Known, Outcome, Semantics, normalize};
+use palisade_authz::{Attribute, CompiledSet, Known, Outcome, Semantics, normalize};
 use palisade_policies::{AuthorizationPolicy, MeshConfig};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -218,5 +218,18 @@ proptest! {
         });
         prop_assert_ne!(whole.outcome, Outcome::Undecided);
         prop_assert!(partial.outcome == Outcome::Undecided || partial.outcome == whole.outcome);
+    }
+
+    #[test]
+    fn what_leaves_it_undecided_decides_it_once_it_is_known(policies in vec(some_policy(&["ALLOW", "DENY"]), 0..4), semantics in semantics(), ask in request(), hidden in vec(select(&crate::unknown::ALL[..]), 1..6)) {
+        let compiled = set(&policies, semantics);
+        let without = |hidden: &[Attribute]| hidden.iter().fold(Known::ALL, |known, one| known.without(*one));
+        ask.view(&MeshConfig::default(), |request| {
+            let named = compiled.undecided_by(request, without(&hidden));
+            prop_assert!(named.iter().all(|one| hidden.contains(one)));
+            let rest: Vec<Attribute> = hidden.iter().copied().filter(|one| !named.contains(one)).collect();
+            prop_assert_ne!(compiled.evaluate(request, without(&rest)).outcome, Outcome::Undecided);
+            Ok(())
+        })?;
     }
 }

@@ -179,6 +179,28 @@ fn row_3_5_a_custom_match_hides_later_phases_and_a_provider_does_not_bypass_them
     });
 }
 
+/// Envoy asks providers before it reads tokens. Admission refuses such a policy; one that gets past it finds no claims.
+#[test]
+fn a_custom_rule_never_sees_claims() {
+    let rule = |values: &str| json!({"when": [{"key": "request.auth.claims[o[p]]", values: ["x"]}]});
+    let custom = |values: &str| json!({"action": "CUSTOM", "provider": "ext", "name": values, "rules": [rule(values)]});
+    let allow = json!({"name": "allow", "rules": [rule("values")]});
+    let ask = Ask::claiming(json!({"o[p]": "x"}));
+    for mesh in [mesh_with_grpc("ext"), MeshConfig::default()] {
+        let set = compile(&[custom("values"), allow.clone()], &mesh, Semantics::Http);
+        let (says, (outcome, phase, _)) = found(&set, &ask);
+        assert_eq!(
+            (says.as_str(), outcome, phase),
+            ("pass", Outcome::Allow, Phase::Allow),
+            "only CUSTOM is before tokens"
+        );
+        let explanation = ask.view(&mesh, |request| set.explain(request, Known::ALL));
+        assert!(explanation.phases[0].matched.is_empty());
+        let set = compile(&[custom("notValues"), allow.clone()], &mesh, Semantics::Http);
+        assert_eq!(found(&set, &ask).1.1, Phase::Custom, "a negation holds without claims");
+    }
+}
+
 #[test]
 fn what_is_not_known_leaves_the_question_open() {
     let ports = json!({"action": "CUSTOM", "name": "p", "rules": [{"to": [{"operation": {"ports": ["80"]}}]}]});

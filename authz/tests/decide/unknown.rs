@@ -57,6 +57,32 @@ fn decided_where_another_rule_settles_it() {
 }
 
 #[test]
+fn what_leaves_it_open_is_named() {
+    let rule =
+        |action: &str, operation: Value| json!({"action": action, "rules": [{"to": [{"operation": operation}]}]});
+    let by = |name: &str| json!({"rules": [{"from": [{"source": {"namespaces": [name]}}]}]});
+    let (port, method, path) = (Attribute::DestinationPort, Attribute::Method, Attribute::Path);
+    for (policies, expected) in [
+        (vec![rule("DENY", json!({"ports": ["80"], "methods": ["GET"]}))], vec![method, port]),
+        (vec![rule("DENY", json!({"ports": ["80"], "hosts": ["other"]}))], vec![]),
+        (vec![rule("DENY", json!({"paths": ["/x"]})), by("a")], vec![path]),
+        (vec![rule("ALLOW", json!({"ports": ["80"]})), rule("ALLOW", json!({}))], vec![]),
+        (
+            vec![
+                json!({"rules": [{"to": [{"operation": {"ports": ["80"]}}, {"operation": {"methods": ["GET"], "hosts": ["other"]}}]}]}),
+            ],
+            vec![port],
+        ),
+    ] {
+        let list: Vec<_> = policies.iter().map(policy).collect();
+        let set = CompiledSet::compile(&list, &MeshConfig::default(), Semantics::Http);
+        let known = Known::ALL.without(port).without(method).without(path);
+        let found = Ask::get("/").view(&MeshConfig::default(), |request| set.undecided_by(request, known));
+        assert_eq!(found, expected, "{policies:?}");
+    }
+}
+
+#[test]
 fn shadow_results_are_undecided_too() {
     let mut policy = on_port("DENY", "d");
     policy["dryRun"] = json!(true);

@@ -82,4 +82,7 @@ catalogue! {
     TARGET_UNUSED "PAL0227" Warning "the policy applies to no proxy here"
         why "a policy with targetRefs is for waypoints and gateways; a sidecar ignores it, as Istio's does, and there are only sidecars"
         fix "select workloads by `selector.matchLabels`"
+    TEMPLATE_LENGTH "PAL0228" Error "the path template is longer than Envoy takes"
+        why "Envoy takes templates of at most 256 bytes, `{*}` counted as one and `{**}` as two, and refuses the whole listener configuration over a longer one, where Istio lets it pass"
+        fix "use a prefix that ends in `*`, or leave out literal segments behind `{**}`"
 }

@@ -37,4 +37,7 @@ catalogue! {
     NOT_UTF8 "PAL0012" Error "the file is not UTF-8"
         why "the same bytes would be other text to other readers, so nothing of the file is applied"
         fix "save the file as UTF-8"
+    TOO_MANY_VALUES_IN_ALL "PAL0013" Error "there are too many values in all documents together"
+        why "every value costs memory for as long as the policies are in force; reading is bounded so that configuration cannot exhaust it"
+        fix "load fewer documents at once, or write shorter rules: several values in one list cost less than several rules"
 }

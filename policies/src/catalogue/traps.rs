@@ -3,8 +3,8 @@
 
 catalogue! {
     PATH_SPELLING "PAL0701" Warning "a path is closed in one spelling only"
-        why "an exact path does not match the same path with a slash behind it, which most applications serve alike"
-        fix "write the path with `/*` beside it, or better allow the paths that are wanted instead of denying the others"
+        why "an exact path or a path template does not match the same path with a slash behind it, which most applications serve alike"
+        fix "write the path with `/*` (a template with `/{**}`) beside it, or better allow the paths that are wanted instead of denying the others"
     PATH_SLASHES "PAL0702" Warning "repeated slashes pass a path that is closed"
         why "the path is compared as normalised, and the mesh's normalisation does not merge slashes; most applications do"
         fix "set `pathNormalization: {normalization: MERGE_SLASHES}` in the mesh configuration"
@@ -116,4 +116,10 @@ catalogue! {
     MORE_TRAPS "PAL0738" Warning "there may be more traps than are shown"
         why "the number of findings is bounded, and so is the time that looking for them takes"
         fix "correct the ones shown and check again, or check fewer files at once"
+    HEADER_JOINED "PAL0739" Warning "a header sent twice passes"
+        why "Envoy joins the lines of some well-known headers (`user-agent`, `origin`, `accept`) with commas and compares the whole: no line is compared by itself"
+        fix "deny by the values that are wanted instead (`notValues`), or take a header of your own, whose lines are compared one by one"
+    NOT_IDENTITY_DENIED "PAL0740" Warning "a DENY of all but some identities denies plaintext, too"
+        why "a negation is true of a caller without identity, so the identities that are spared are denied as well when they call without mTLS, as probes and callers outside the mesh do"
+        fix "add `principals: [\"*\"]` beside it, or deny `notPrincipals: [\"*\"]` in a rule of its own to say that it is meant"
 }

@@ -86,8 +86,10 @@ pub(crate) fn read(cx: &mut Cx, node: &Node, path: &Path<'_>, action: Option<&Ac
 }
 
 fn sources(cx: &mut Cx, node: &Node, path: &Path<'_>, custom: bool, tcp: &mut Tcp) -> Vec<Source> {
-    let mut sources = Vec::new();
-    for (index, item) in alternatives(cx, node, path, 512).iter().enumerate() {
+    let items = alternatives(cx, node, path, 512);
+    // A list that grows takes room for four, and most have one entry: that would be most of what a rule costs.
+    let mut sources = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
         let path = path.index(index);
         if let Some((source, on_tcp)) = alternative(cx, item, &path, "source", SOURCE, custom) {
             tcp.sources += 1;
@@ -100,8 +102,9 @@ fn sources(cx: &mut Cx, node: &Node, path: &Path<'_>, custom: bool, tcp: &mut Tc
 }
 
 fn operations(cx: &mut Cx, node: &Node, path: &Path<'_>, custom: bool, tcp: &mut Tcp) -> Vec<Operation> {
-    let mut operations = Vec::new();
-    for (index, item) in alternatives(cx, node, path, usize::MAX).iter().enumerate() {
+    let items = alternatives(cx, node, path, usize::MAX);
+    let mut operations = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
         let path = path.index(index);
         if let Some((operation, on_tcp)) = alternative(cx, item, &path, "operation", OPERATION, custom) {
             tcp.operations += 1;
@@ -197,8 +200,11 @@ fn filled(node: Option<&Node>) -> bool {
 
 fn conditions(cx: &mut Cx, node: &Node, path: &Path<'_>, custom: bool) -> Vec<Condition> {
     let items = cx.list(node, path, usize::MAX).unwrap_or_default();
-    let read = |(index, item)| condition(cx, item, &path.index(index), custom);
-    items.iter().enumerate().filter_map(read).collect()
+    let mut conditions = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        conditions.extend(condition(cx, item, &path.index(index), custom));
+    }
+    conditions
 }
 
 fn condition(cx: &mut Cx, node: &Node, path: &Path<'_>, custom: bool) -> Option<Condition> {
@@ -239,11 +245,13 @@ fn condition_form(cx: &mut Cx, key: &str, node: &Node, path: &Path<'_>, custom: 
 }
 
 fn unknown_key_fix(cx: &Cx, code: &'static Explanation, key: &str) -> String {
+    let (name, brackets) = key.split_at(key.find('[').unwrap_or(key.len()));
     if code.code == codes::BAD_KEY.code
         && !key.starts_with("destination.labels")
-        && let Some(meant) = cx.suggest(key, values::key_names())
+        && let Some(meant) = cx.suggest(name, values::key_names())
     {
-        return format!("did you mean `{meant}`?");
+        let brackets = if values::takes_name(meant) { quote(brackets) } else { String::new() };
+        return format!("did you mean `{meant}{brackets}`?");
     }
     code.fix.to_owned()
 }

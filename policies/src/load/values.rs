@@ -104,6 +104,9 @@ fn account(value: &str) -> Result<(), Fault> {
     Err((&codes::BAD_ACCOUNT, what.to_owned()))
 }
 
+/// The longest template that Envoy takes (`UriTemplateMatchConfig.path_template`), `{*}` being one byte to it and `{**}` two.
+const MAX_TEMPLATE_BYTES: usize = 256;
+
 /// Whether Istio takes a path for a template.
 pub(crate) fn is_template(path: &str) -> bool {
     path.contains("{*}") || path.contains("{**}")
@@ -128,6 +131,12 @@ fn path(value: &str) -> Result<(), Fault> {
     }
     if template && !value.starts_with('/') {
         return Err((&codes::TEMPLATE_SLASH, "a template without a leading `/`".to_owned()));
+    }
+    // What Istio hands to Envoy is checked there, and at no place before.
+    let rewritten = value.replace("{**}", "**").replace("{*}", "*").len();
+    if template && rewritten > MAX_TEMPLATE_BYTES {
+        let message = format!("{rewritten} bytes as Envoy reads it, at most {MAX_TEMPLATE_BYTES} are taken");
+        return Err((&codes::TEMPLATE_LENGTH, message));
     }
     // Istio looks past slashes at the ends. Envoy takes one for an end and refuses a second.
     if template && (value.starts_with("//") || value.ends_with("//")) {
@@ -163,6 +172,11 @@ pub(crate) fn key_names() -> impl Iterator<Item = &'static str> {
     KEYS.iter().map(|(name, _)| *name).chain([HEADERS, CLAIMS, FILTERS])
 }
 
+/// Whether a name in brackets belongs to the key.
+pub(crate) fn takes_name(key: &str) -> bool {
+    matches!(key, HEADERS | CLAIMS)
+}
+
 const HEADERS: &str = "request.headers";
 const CLAIMS: &str = "request.auth.claims";
 const FILTERS: &str = "experimental.envoy.filters.";
@@ -173,10 +187,11 @@ pub(crate) fn condition_key(key: &str) -> Result<Form, Fault> {
         return Ok(*form);
     }
     let form = |good: bool| if good { Ok(Form::Any) } else { Err((&codes::KEY_FORM, bracket_message(key))) };
-    if let Some(rest) = key.strip_prefix(HEADERS) {
+    let named = |prefix: &str| key.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('['));
+    if let Some(rest) = named(HEADERS) {
         return form(one_bracket(rest));
     }
-    if let Some(rest) = key.strip_prefix(CLAIMS) {
+    if let Some(rest) = named(CLAIMS) {
         return form(nested_brackets(rest));
     }
     if let Some(rest) = key.strip_prefix(FILTERS) {

@@ -13,8 +13,9 @@ const NETWORKING: &str = "networking.istio.io";
 /// The role of the proxy whose policies are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attachment<'a> {
-    /// A sidecar or a classic gateway; or, where the workload has the label `gateway.networking.k8s.io/gateway-name`,
-    /// a gateway of the Gateway API, to which `targetRefs` can attach.
+    /// What the workload's labels say: a gateway of the Gateway API, to which `targetRefs` can attach, where it has the
+    /// label `gateway.networking.k8s.io/gateway-name`; a waypoint without regard to services where Istio's controller
+    /// has made it one ([`Workload::is_waypoint`]); else a sidecar or a classic gateway.
     Proxy,
     /// A waypoint that handles these services. The workload is the waypoint itself: its labels name its Gateway.
     /// Policies without `targetRefs` never apply to it, mesh-wide ones included.
@@ -47,22 +48,22 @@ pub enum Registry {
 impl Attachment<'_> {
     pub(super) fn takes<P: Attachable>(&self, policy: &P, mesh: &MeshConfig, workload: &Workload) -> bool {
         let refs = policy.target_refs();
-        match (self, workload.gateway_name()) {
-            (Self::Proxy, None) => {
-                refs.is_empty() && in_scope(policy.meta(), mesh, workload) && selects(policy.selector(), workload)
+        let of_gateway = |target: &TargetRef| {
+            workload.gateway_name().is_some_and(|gateway| is_gateway(target, policy.meta(), gateway, workload))
+        };
+        let services = match self {
+            Self::Waypoint { services } => services,
+            Self::Proxy if workload.is_waypoint() => &[][..],
+            Self::Proxy if refs.is_empty() => {
+                return in_scope(policy.meta(), mesh, workload) && selects(policy.selector(), workload);
             }
-            (Self::Proxy, Some(_)) if refs.is_empty() => {
-                in_scope(policy.meta(), mesh, workload) && selects(policy.selector(), workload)
-            }
-            (Self::Proxy, Some(gateway)) => {
-                refs.iter().any(|target| is_gateway(target, policy.meta(), gateway, workload))
-            }
-            (Self::Waypoint { services }, gateway) => refs.iter().any(|target| {
-                services.iter().any(|service| is_service(target, policy.meta(), service))
-                    || is_class(target, policy.meta(), mesh)
-                    || gateway.is_some_and(|gateway| is_gateway(target, policy.meta(), gateway, workload))
-            }),
-        }
+            Self::Proxy => return refs.iter().any(of_gateway),
+        };
+        refs.iter().any(|target| {
+            services.iter().any(|service| is_service(target, policy.meta(), service))
+                || is_class(target, policy.meta(), mesh)
+                || of_gateway(target)
+        })
     }
 }
 

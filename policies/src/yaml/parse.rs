@@ -16,17 +16,18 @@ pub(crate) struct Fault {
     pub(crate) message: String,
 }
 
-/// A document's tree, and whether an alias was used in it.
+/// A document's tree, whether an alias was used in it, and how many values it has, those that aliases copied included.
 #[derive(Debug)]
 pub(crate) struct Tree {
     pub(crate) root: Node,
     pub(crate) aliases: bool,
+    pub(crate) values: usize,
 }
 
 /// Reads one chunk; `None` if nothing stands in it. `first_line` is the line at which the chunk's source begins.
 pub(crate) fn parse(chunk: Chunk<'_>, first_line: u32) -> Result<Option<Tree>, Fault> {
     let base = first_line.saturating_add(chunk.line).saturating_sub(1);
-    if let Some(fault) = lone_carriage_return(chunk.text, base).or_else(|| too_many(chunk.text, base)) {
+    if let Some(fault) = unreadable(chunk.text, base).or_else(|| too_many(chunk.text, base)) {
         return Err(fault);
     }
     tree(chunk.text, base).map_err(|fault| Fault { pos: within(chunk.text, base, fault.pos), ..fault })
@@ -42,8 +43,8 @@ fn tree(text: &str, base: u32) -> Result<Option<Tree>, Fault> {
         }
         builder.event(event, span)?;
     }
-    let aliases = builder.aliases;
-    Ok(builder.root.map(|root| Tree { root, aliases }))
+    let (aliases, values) = (builder.aliases, builder.values + (MAX_ALIAS_NODES - builder.budget));
+    Ok(builder.root.map(|root| Tree { root, aliases, values }))
 }
 
 /// A place no further than the end of its line: the parser counts some characters of a directive twice.
@@ -71,16 +72,21 @@ fn values_fault(pos: Pos) -> Fault {
     Fault { what: &reading::TOO_MANY_VALUES, pos, message }
 }
 
-/// YAML takes a lone CR for a line break and editors do not: line numbers would be wrong from there on.
-fn lone_carriage_return(text: &str, base: u32) -> Option<Fault> {
+/// What the parser would not name. YAML takes a lone CR for a line break and editors do not: line numbers would be wrong
+/// from there on. A NUL ends the text for the parser, wherever it stands.
+fn unreadable(text: &str, base: u32) -> Option<Fault> {
     let bytes = text.as_bytes();
-    let lone = |(index, byte): &(usize, &u8)| **byte == b'\r' && bytes.get(index + 1) != Some(&b'\n');
-    let (index, _) = bytes.iter().enumerate().find(lone)?;
+    let what = |(index, byte): (usize, &u8)| match byte {
+        0 => Some((index, "a NUL character, which no YAML may have")),
+        b'\r' if bytes.get(index + 1) != Some(&b'\n') => Some((index, "a carriage return without a line feed")),
+        _ => None,
+    };
+    let (index, message) = bytes.iter().enumerate().find_map(what)?;
     let before = text.get(..index)?;
     let line = before.bytes().filter(|byte| *byte == b'\n').count();
     let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count());
     let pos = Pos { line: base.saturating_add(count(line)), column: count(column).saturating_add(1), index: 0 };
-    Some(Fault { what: &reading::SYNTAX, pos, message: "a carriage return without a line feed".to_owned() })
+    Some(Fault { what: &reading::SYNTAX, pos, message: message.to_owned() })
 }
 
 fn count(value: usize) -> u32 {
@@ -140,8 +146,12 @@ impl Builder {
     }
 
     fn syntax(&self, error: &ScanError) -> Fault {
-        let message = format!("not YAML: {}", error.info());
-        Fault { what: &reading::SYNTAX, pos: self.pos(error.marker()), message }
+        let pos = self.pos(error.marker());
+        // The parser counts the levels of a flow collection before it gives us the first of them.
+        if error.info() == "recursion limit exceeded" {
+            return too_deep(pos, "");
+        }
+        Fault { what: &reading::SYNTAX, pos, message: format!("not YAML: {}", error.info()) }
     }
 
     fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Fault> {
@@ -179,8 +189,7 @@ impl Builder {
             return Err(unknown_tag(pos, tag));
         }
         if self.stack.len() >= MAX_DEPTH {
-            let message = format!("nested deeper than {MAX_DEPTH} levels");
-            return Err(Fault { what: &reading::TOO_DEEP, pos, message });
+            return Err(too_deep(pos, ""));
         }
         self.stack.push(Frame { pos, anchor, content });
         Ok(())
@@ -254,11 +263,14 @@ impl Builder {
     /// An alias puts a whole tree below the place where it stands.
     fn check_depth(&self, node: &Node, pos: Pos) -> Result<(), Fault> {
         if self.stack.len() + depth(node) > MAX_DEPTH {
-            let message = format!("nested deeper than {MAX_DEPTH} levels through an alias");
-            return Err(Fault { what: &reading::TOO_DEEP, pos, message });
+            return Err(too_deep(pos, " through an alias"));
         }
         Ok(())
     }
+}
+
+fn too_deep(pos: Pos, how: &str) -> Fault {
+    Fault { what: &reading::TOO_DEEP, pos, message: format!("nested deeper than {MAX_DEPTH} levels{how}") }
 }
 
 fn kind(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Option<Kind> {

@@ -1,6 +1,6 @@
 //! `policy check`: what loading found and what is a trap, for people and for machines.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
 use palisade_policies::{
@@ -14,7 +14,7 @@ mod sarif;
 pub use crate::traps::Example;
 use crate::traps::{self, Trap};
 
-/// The outcome of a check. Serialises to `{"diagnostics":[..],"summary":{..}}`.
+/// The outcome of a check. Serialises to `{"diagnostics":[{..,"why":"..","example":{..}}],"summary":{..}}`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// Findings in all files, in the order of the files as they were given, then of their text.
@@ -29,6 +29,8 @@ pub struct Finding {
     /// What is wrong, and where.
     #[serde(flatten)]
     pub diagnostic: Diagnostic,
+    /// Why it matters, as the code's explanation has it.
+    pub why: &'static str,
     /// What shows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub example: Option<Example>,
@@ -99,8 +101,10 @@ fn more(texts: &[SourceText]) -> Option<Finding> {
     }))
 }
 
-const fn bare(diagnostic: Diagnostic) -> Finding {
-    Finding { diagnostic, example: None }
+fn bare(diagnostic: Diagnostic) -> Finding {
+    // A finding is made of an entry of the catalogue: there is always one.
+    let why = explain(diagnostic.code).map_or("", |explanation| explanation.why);
+    Finding { diagnostic, why, example: None }
 }
 
 /// What the loader warns of, and a trap of ours shows: (the trap's code, the loader's).
@@ -126,19 +130,17 @@ fn add(findings: &mut Vec<Finding>, traps: Vec<Trap>, loaded: &Loaded) {
         }
         // A code without an explanation cannot be printed; a test holds the two together.
         let Some(explanation) = explain(trap.code) else { continue };
-        findings.push(Finding {
-            diagnostic: Diagnostic {
-                code: explanation.code,
-                severity: explanation.severity,
-                file: document.text.file.clone(),
-                line: place.0,
-                column: place.1,
-                field: trap.field,
-                message: trap.message,
-                fix: explanation.fix.to_owned(),
-            },
-            example: Some(trap.example),
-        });
+        let diagnostic = Diagnostic {
+            code: explanation.code,
+            severity: explanation.severity,
+            file: document.text.file.clone(),
+            line: place.0,
+            column: place.1,
+            field: trap.field,
+            message: trap.message,
+            fix: explanation.fix.to_owned(),
+        };
+        findings.push(Finding { diagnostic, why: explanation.why, example: Some(trap.example) });
     }
 }
 
@@ -177,8 +179,8 @@ impl Report {
         if errors || self.summary.refused > 0 { 3 } else { 0 }
     }
 
-    /// The table for a terminal: one row a finding, with the reason, the fix and the request that shows it under it,
-    /// then the counts.
+    /// The table for a terminal: one row a finding, with what is wrong, the fix and the request that shows it under it,
+    /// and for the first of a code why it matters; then the counts.
     #[must_use]
     pub fn table(&self) -> String {
         let rows: Vec<[String; 4]> = self.diagnostics.iter().map(|found| row(&found.diagnostic)).collect();
@@ -187,10 +189,15 @@ impl Report {
             let header = ["SEVERITY", "CODE", "LOCATION", "FIELD"].map(str::to_owned);
             let widths = widths(std::iter::once(&header).chain(&rows));
             line(&mut text, &header, &widths);
+            let mut told = HashSet::new();
             for (row, found) in rows.iter().zip(&self.diagnostics) {
                 line(&mut text, row, &widths);
                 // Writing to a string cannot fail.
-                let _ = writeln!(text, "    {}\n    fix: {}", found.diagnostic.message, found.diagnostic.fix);
+                let _ = writeln!(text, "    {}", found.diagnostic.message);
+                if told.insert(found.diagnostic.code) {
+                    let _ = writeln!(text, "    why: {}", found.why);
+                }
+                let _ = writeln!(text, "    fix: {}", found.diagnostic.fix);
                 if let Some(example) = &found.example {
                     let _ = writeln!(text, "    example: {} -> {}", example.request, short(example));
                 }

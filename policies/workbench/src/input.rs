@@ -15,11 +15,13 @@ mod codec;
 mod error;
 mod fields;
 mod lines;
+mod service;
 mod strict;
 
 pub use error::InputError;
 pub(crate) use fields::Problem;
 pub(crate) use lines::{Line, Lines};
+pub(crate) use service::{Service, policies, tokens};
 
 use fields::{Fields, wrong};
 use strict::Strict;
@@ -30,6 +32,8 @@ pub(crate) struct Input {
     pub(crate) id: Value,
     pub(crate) semantics: Semantics,
     pub(crate) workload: Workload,
+    /// The service that is called, if the workload is the waypoint before it.
+    pub(crate) service: Option<Service>,
     pub(crate) principal: Option<String>,
     pub(crate) ip: Option<IpAddr>,
     remote_ip: Option<IpAddr>,
@@ -79,7 +83,7 @@ impl Input {
         let id = id(top.value("id"))?;
         let semantics = protocol(&mut top, semantics)?;
         let (principal, ip, remote) = source(&mut top)?;
-        let (workload, destination_ip, port) = destination(&mut top)?;
+        let (workload, service, destination_ip, port) = destination(&mut top)?;
         let sni = connection(&mut top)?;
         let http = http(&mut top)?;
         let claims = claims(&mut top)?;
@@ -92,6 +96,7 @@ impl Input {
             id,
             semantics,
             workload,
+            service,
             principal,
             ip,
             remote_ip: remote.or_else(|| remote_ip(ip, &http.headers)),
@@ -234,7 +239,7 @@ fn source(top: &mut Fields) -> Result<SourceFields, Problem> {
     }
 }
 
-type DestinationFields = (Workload, Option<IpAddr>, Option<u16>);
+type DestinationFields = (Workload, Option<Service>, Option<IpAddr>, Option<u16>);
 
 fn destination(top: &mut Fields) -> Result<DestinationFields, Problem> {
     let missing = || {
@@ -250,9 +255,10 @@ fn destination(top: &mut Fields) -> Result<DestinationFields, Problem> {
     let labels = labels(destination.value("labels"))?;
     let ip = destination.parsed("ip", "10.0.0.9")?;
     let port = destination.port("port")?;
-    destination.finish("namespace, name, labels, ip, port")?;
     let workload = Workload { namespace, name, labels };
-    Ok((workload, ip, port))
+    let service = Service::read(&mut destination, &workload)?;
+    destination.finish("namespace, name, labels, service, ip, port")?;
+    Ok((workload, service, ip, port))
 }
 
 fn labels(value: Option<Value>) -> Result<BTreeMap<String, String>, Problem> {
@@ -321,12 +327,26 @@ fn headers(value: Option<Value>) -> Result<Vec<(String, String)>, Problem> {
     for (index, item) in items.into_iter().enumerate() {
         match item.as_array().map(Vec::as_slice) {
             Some([Value::String(name), Value::String(value)]) => {
+                told_apart(index, name)?;
                 headers.push((name.clone(), value.trim_matches([' ', '\t']).to_owned()));
             }
             _ => return Err(wrong(&format!("http.headers[{index}]"), "a pair of strings: [\"x-token\",\"a\"]", &item)),
         }
     }
     Ok(headers)
+}
+
+/// What the line says in a field of its own is no header: with both there would be two answers to what was sent.
+fn told_apart(index: usize, name: &str) -> Result<(), Problem> {
+    let field = match name.to_ascii_lowercase().as_str() {
+        "host" | ":authority" => "http.host",
+        ":method" => "http.method",
+        ":path" => "http.path",
+        ":scheme" => "http.scheme",
+        _ => return Ok(()),
+    };
+    let message = format!("`{name}` is no header here");
+    Err(Problem::new(format!("http.headers[{index}]"), message, format!("write it as `{field}`")))
 }
 
 fn claims(top: &mut Fields) -> Result<Option<Value>, Problem> {

@@ -118,9 +118,11 @@ const OF_VALUES: &[OfValue] = &[
     paths::bracket,
     paths::segments,
     paths::slashes,
+    paths::slashes_within,
     hosts::port,
     hosts::prefix,
     headers::empty,
+    headers::joined,
     headers::host,
     peers::scheme,
     peers::rewritten,
@@ -140,6 +142,7 @@ const OF_LISTS: &[OfList] = &[
     headers::absent,
     peers::deny_identity,
     peers::not_identity,
+    peers::not_identity_denied,
     network::spoofed,
     network::lost_ambient,
 ];
@@ -250,7 +253,7 @@ impl Found<'_, '_> {
 fn once_in(code: &'static str, field: &str) -> Option<(&'static str, String)> {
     match code {
         "PAL0713" => Some((code, String::new())),
-        "PAL0702" | "PAL0716" | "PAL0717" | "PAL0725" => {
+        "PAL0702" | "PAL0716" | "PAL0717" | "PAL0725" | "PAL0740" => {
             let rule = field.split_once(']').map_or(field, |(rule, _)| rule);
             Some((code, rule.to_owned()))
         }

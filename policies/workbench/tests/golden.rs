@@ -169,6 +169,21 @@ fn explanations() {
     golden("explain/denied-by-default.json", &(explained(first, false).json().unwrap() + "\n"));
 }
 
+/// PeerAuthentication is no part of the answer, so the first line says that it stands before it.
+#[test]
+fn an_allowed_request_that_the_port_refuses_says_so() {
+    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: a}\n\
+                  spec: {mtls: {mode: STRICT}}\n";
+    let request = |source: &str| {
+        let line = format!(r#"{{"protocol":"tcp","source":{{{source}}},"destination":{{"namespace":"a","port":80}}}}"#);
+        let (loaded, mesh) = (policies(strict), MeshConfig::default());
+        let explained = explain(&loaded, &mesh, Options::default(), alone(), &line);
+        now(explained).unwrap().text().lines().next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(request(""), "allow: no ALLOW policy is attached; but the port refuses plaintext");
+    assert_eq!(request(r#""principal":"cluster.local/ns/a/sa/b""#), "allow: no ALLOW policy is attached");
+}
+
 #[test]
 fn explanations_of_tokens() {
     let mut text = String::new();
@@ -308,11 +323,41 @@ fn bad_fields_are_named() {
         (r#"{"protocol":"http","destination":{"namespace":"a"},"metadata":1}"#, "metadata"),
         (r#"{"id":[],"protocol":"http","destination":{"namespace":"a"}}"#, "id"),
     ] {
-        let report = eval(&Loaded::default(), &MeshConfig::default(), line, None);
-        let error = report.errors.first().unwrap_or_else(|| panic!("{line} was answered"));
-        assert_eq!((error.line, error.field.as_str()), (1, field), "{line}");
-        assert!(!error.fix.is_empty());
+        refused_for(line, field);
     }
+}
+
+/// What has a field of its own is no header, and only waypoints stand before a service.
+#[test]
+fn fields_out_of_place_are_named() {
+    for (line, field) in [
+        (r#"{"protocol":"http","destination":{"namespace":"a"},"http":{"headers":[["Host","h"]]}}"#, "http.headers[0]"),
+        (
+            r#"{"protocol":"http","destination":{"namespace":"a"},"http":{"host":"h","headers":[["a","b"],[":method","GET"]]}}"#,
+            "http.headers[1]",
+        ),
+        (
+            r#"{"protocol":"http","destination":{"namespace":"a","service":{"kind":"Pod","namespace":"a","name":"b"}}}"#,
+            "destination.service.kind",
+        ),
+        (
+            r#"{"protocol":"http","destination":{"namespace":"a","service":{"name":"b"}}}"#,
+            "destination.service.namespace",
+        ),
+        (
+            r#"{"protocol":"http","destination":{"namespace":"a","service":{"namespace":"a","name":"b"}}}"#,
+            "destination.service",
+        ),
+    ] {
+        refused_for(line, field);
+    }
+}
+
+fn refused_for(line: &str, field: &str) {
+    let report = eval(&Loaded::default(), &MeshConfig::default(), line, None);
+    let error = report.errors.first().unwrap_or_else(|| panic!("{line} was answered"));
+    assert_eq!((error.line, error.field.as_str()), (1, field), "{line}");
+    assert!(!error.fix.is_empty());
 }
 
 #[test]
@@ -327,6 +372,45 @@ fn check_table_json_and_sarif() {
     assert_eq!(report.exit_code(), 3);
     let clean = check::check(&[SourceText::new("p.yaml", POLICIES)], None, "default");
     assert_eq!((clean.exit_code(), clean.summary.ok, clean.summary.refused), (0, 6, 0));
+}
+
+/// The sample that the demo runs: what is wrong with it is what its author should see.
+#[test]
+fn check_of_the_sample() {
+    let texts = [SourceText::new("shop.yaml", include_str!("../../samples/shop.yaml"))];
+    let table = check::check(&texts, None, "default").table();
+    golden("check/shop.txt", &table);
+    let within = table.lines().find(|line| line.contains("\"id\":\"PAL0702\"")).unwrap();
+    assert!(within.contains("/accounts/x//refund") && within.contains("-> allow 200"), "{within}");
+}
+
+/// Why a finding matters is told once for each code, and in JSON with each finding.
+#[test]
+fn the_reason_is_told() {
+    let text = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: a}\n\
+                spec: {action: DENY, rules: [{to: [{operation: {ports: ['70000', '80000']}}]}]}\n";
+    let report = check::check(&[SourceText::new("p.yaml", text)], None, "default");
+    assert_eq!(report.table().matches("    why: the rule could not be applied\n").count(), 1, "{}", report.table());
+    let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+    let found = json["diagnostics"].as_array().unwrap();
+    assert_eq!(found.len(), 2);
+    assert!(found.iter().all(|found| found["why"] == "the rule could not be applied"), "{json}");
+}
+
+const WAYPOINT: &str = include_str!("../golden/waypoint/policies.yaml");
+
+/// A waypoint is told by the label of Istio's controller, and gets what is attached to it, its class or its service.
+#[test]
+fn waypoints() {
+    let loaded = policies(WAYPOINT);
+    assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+    let requests = include_str!("../golden/waypoint/requests.jsonl");
+    let report = eval(&loaded, &MeshConfig::default(), requests, None);
+    golden("waypoint/answers.jsonl", &lines(&report.answers));
+    golden("waypoint/errors.txt", &lines(&report.errors));
+    let of = |request| now(explain(&loaded, &MeshConfig::default(), Options::default(), alone(), request)).unwrap();
+    let explained: String = requests.lines().take(2).map(|request| of(request).text() + "--------\n").collect();
+    golden("waypoint/explained.txt", &explained);
 }
 
 /// What SARIF 2.1.0 asks of a log, as far as ours uses it.
@@ -394,7 +478,7 @@ fn heads_that_cannot_be_sent_are_400() {
         r#""method":"G T""#,
         r#""method":"GET","headers":[["b d","x"]]"#,
         r#""method":"GET","headers":[["","x"]]"#,
-        r#""method":"GET","headers":[[":method","POST"]]"#,
+        r#""method":"GET","headers":[[":protocol","x"]]"#,
         r#""method":"GET","headers":[["a","x\ny"]]"#,
         r#""method":"GET","headers":[["a","x\u0000"]]"#,
     ] {

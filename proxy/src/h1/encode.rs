@@ -212,7 +212,7 @@ pub(crate) fn may_trail(name: &str) -> bool {
     let n = name.as_bytes();
     !(is_hop(n)
         || headers::is_identity(name)
-        || headers::is_credential(name)
+        || palisade_authz::is_credential(name)
         || [&b"host"[..], b"content-length", b"te"].iter().any(|f| n.eq_ignore_ascii_case(f)))
 }
 

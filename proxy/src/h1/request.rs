@@ -4,54 +4,16 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use memchr::memmem;
-use palisade_authz::Headers;
+use palisade_authz::{HTTP1_METHODS, Headers};
 
 use super::body::Framing;
 
 /// Header fields a head may have.
 pub(crate) const MAX_FIELDS: usize = 128;
 
-/// Methods Envoy's codec knows; others die in the codec with 400 (references: authorization digest, 4.6).
-const METHODS: [&str; 34] = [
-    "GET",
-    "POST",
-    "PUT",
-    "DELETE",
-    "HEAD",
-    "OPTIONS",
-    "PATCH",
-    "CONNECT",
-    "TRACE",
-    "ACL",
-    "BIND",
-    "CHECKOUT",
-    "COPY",
-    "LINK",
-    "LOCK",
-    "MERGE",
-    "MKACTIVITY",
-    "MKCALENDAR",
-    "MKCOL",
-    "MOVE",
-    "MSEARCH",
-    "M-SEARCH",
-    "NOTIFY",
-    "PROPFIND",
-    "PROPPATCH",
-    "PURGE",
-    "REBIND",
-    "REPORT",
-    "SEARCH",
-    "SOURCE",
-    "SUBSCRIBE",
-    "UNBIND",
-    "UNLINK",
-    "UNLOCK",
-];
-
 /// Whether requests of that method are served at all.
 pub(crate) fn method_is_known(method: &str) -> bool {
-    METHODS.contains(&method)
+    HTTP1_METHODS.contains(&method)
 }
 
 /// Whether sending it twice is the same as sending it once (RFC 9110, 9.2.2).
@@ -64,7 +26,7 @@ pub(crate) fn may_begin_request(bytes: &[u8]) -> bool {
     let bytes = bytes.trim_ascii_start();
     let word = bytes.split(u8::is_ascii_whitespace).next().unwrap_or_default();
     let whole = word.len() < bytes.len();
-    METHODS.iter().any(|known| if whole { known.as_bytes() == word } else { known.as_bytes().starts_with(word) })
+    HTTP1_METHODS.iter().any(|known| if whole { known.as_bytes() == word } else { known.as_bytes().starts_with(word) })
 }
 
 /// Why a head is not served: the status and a stable word for logs and metrics.
@@ -289,6 +251,14 @@ impl RequestHead {
 impl Headers for RequestHead {
     fn for_each(&self, name: &str, f: &mut dyn FnMut(&[u8])) {
         self.values(name).for_each(f);
+    }
+
+    fn visit(&self, f: &mut dyn FnMut(&str, &[u8])) {
+        for field in self.fields.iter().filter(|field| field.kind != Kind::Dropped) {
+            if let Ok(name) = std::str::from_utf8(self.at(&field.name)) {
+                f(name, self.at(&field.value));
+            }
+        }
     }
 }
 

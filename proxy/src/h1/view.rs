@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use palisade_authz::{Headers, normalize};
 use palisade_policies::PathNormalization;
 
-use super::request::{HeadError, Kind, RequestHead, authority_is_plain};
+use super::request::{HeadError, RequestHead, authority_is_plain};
 use crate::headers::XFCC;
-use crate::party::{Ask, Fields};
+use crate::party::Ask;
 
 /// Target and host of a request, settled.
 #[derive(Debug)]
@@ -97,15 +97,14 @@ impl Headers for Settled<'_> {
             self.head.values(name).for_each(f);
         }
     }
-}
 
-impl Fields for Settled<'_> {
-    fn every(&self, f: &mut dyn FnMut(&str, &[u8])) {
-        for field in self.head.fields.iter().filter(|field| !matches!(field.kind, Kind::Dropped | Kind::Host)) {
-            if let Ok(name) = std::str::from_utf8(self.head.at(&field.name)) {
-                f(name, self.head.at(&field.value));
+    fn visit(&self, f: &mut dyn FnMut(&str, &[u8])) {
+        f("host", self.host.as_bytes());
+        self.head.visit(&mut |name, value| {
+            if !name.eq_ignore_ascii_case("host") {
+                f(name, value);
             }
-        }
+        });
         if let Some(xfcc) = self.xfcc {
             f(XFCC, xfcc.as_bytes());
         }
@@ -171,6 +170,13 @@ mod tests {
                 let values = |name: &str| {
                     let mut out = Vec::new();
                     s.for_each(name, &mut |v| out.push(String::from_utf8_lossy(v).into_owned()));
+                    let mut visited = Vec::new();
+                    s.visit(&mut |other, v| {
+                        if other.eq_ignore_ascii_case(name) {
+                            visited.push(String::from_utf8_lossy(v).into_owned());
+                        }
+                    });
+                    assert_eq!(visited, out, "{name}");
                     out
                 };
                 assert_eq!(values("x-forwarded-client-cert"), ["By=us"]);

@@ -10,7 +10,7 @@ use super::upload::Upload;
 use crate::edits::Changes;
 use crate::h1::request::{authority_is_plain, method_is_known};
 use crate::headers::{self, XFCC};
-use crate::party::{Ask, Fields};
+use crate::party::Ask;
 use crate::session::Session;
 use crate::snapshot::ProxySnapshot;
 
@@ -99,10 +99,9 @@ impl Headers for Owned {
         }
         self.parts.headers.get_all(name).iter().for_each(|value| f(value.as_bytes()));
     }
-}
 
-impl Fields for Owned {
-    fn every(&self, f: &mut dyn FnMut(&str, &[u8])) {
+    fn visit(&self, f: &mut dyn FnMut(&str, &[u8])) {
+        f("host", self.host.as_str().as_bytes());
         self.parts.headers.iter().for_each(|(name, value)| f(name.as_str(), value.as_bytes()));
     }
 }
@@ -194,5 +193,29 @@ fn join_cookies(parts: &mut Parts) {
         && let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
     {
         parts.headers.insert(header::COOKIE, whole);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policy_finds_by_name_what_it_finds_going_through_all() {
+        let request = Request::get("https://h/p").header("x-a", "1").header("x-a", "2").header("x-b", "3");
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let owned = Owned { parts, target: None, host: Authority::from_static("h:80") };
+        for (name, expected) in
+            [("x-a", &[b"1".to_vec(), b"2".to_vec()][..]), ("host", &[b"h:80".to_vec()]), ("x", &[])]
+        {
+            let (mut named, mut visited) = (Vec::new(), Vec::new());
+            owned.for_each(name, &mut |value| named.push(value.to_vec()));
+            owned.visit(&mut |other, value| {
+                if other.eq_ignore_ascii_case(name) {
+                    visited.push(value.to_vec());
+                }
+            });
+            assert_eq!((&*named, &*visited), (expected, expected), "{name}");
+        }
     }
 }

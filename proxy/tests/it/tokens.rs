@@ -144,6 +144,21 @@ async fn claim_headers_come_back_in_no_other_spelling_and_in_no_trailer() {
     }
 }
 
+/// What the application does not get must not have let the request in.
+#[tokio::test]
+async fn another_spelling_of_a_claim_header_that_policy_read_is_not_dropped_silently() {
+    let issuer = Issuer::new();
+    let reads = TOKENS_ONLY.replace(
+        "from: [{source: {requestPrincipals: ['*']}}]",
+        "when: [{key: 'request.headers[x_sub]', values: [root]}]",
+    );
+    let rules = issuer.inline("outputClaimToHeaders: [{header: x-sub, claim: sub}]");
+    let mut shop = shop(&format!("{rules}---{reads}")).await;
+    let answer = shop.client.ask(&get("/a", "x_sub: root\r\n")).await;
+    assert_eq!((answer.status, answer.body.as_str()), (502, "provider-edits"));
+    assert_eq!(shop.client.ask(&get("/a", "x-sub: root\r\n")).await.status, 403);
+}
+
 #[tokio::test]
 async fn policies_see_principal_and_claims() {
     let issuer = Issuer::new();

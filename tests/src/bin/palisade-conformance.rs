@@ -33,6 +33,9 @@ fn conformance() -> Result<ExitCode> {
     let binary = envoy::binary().context("no Envoy: PALISADE_PYENV does not name an environment that has it")?;
     println!("seed {}", options.seed);
     let summary = run(&binary, options, &mut |text| println!("{text}"))?;
+    if summary.workloads > 0 {
+        println!("{} workloads with disagreements, of which the first are shown", summary.workloads);
+    }
     for (outcome, count) in &summary.outcomes {
         println!("{count:>9}  {outcome}");
     }

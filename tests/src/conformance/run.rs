@@ -20,6 +20,9 @@ const BATCH: usize = 150;
 const REQUESTS: usize = 50;
 /// How many workloads with a disagreement are made small in a run; one wrong line can cause thousands of them.
 const SHRUNK: usize = 12;
+/// How long that may take, and how long for one of them.
+const SHRINKING: Duration = Duration::from_secs(150);
+const SHRINKING_ONE: Duration = Duration::from_secs(50);
 
 /// What to run.
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +46,8 @@ pub struct Summary {
     pub outcomes: std::collections::BTreeMap<String, usize>,
     /// Where the time went.
     pub times: Times,
-    /// Workloads whose disagreement was printed.
-    shown: usize,
+    /// Workloads with a disagreement, of which the first are printed.
+    pub workloads: usize,
 }
 
 /// Where the time of a run went.
@@ -56,6 +59,8 @@ pub struct Times {
     pub envoy: Duration,
     /// Waiting for the engine.
     pub ours: Duration,
+    /// Making disagreements small.
+    pub shrink: Duration,
 }
 
 impl std::fmt::Display for Summary {
@@ -99,12 +104,12 @@ pub fn run(binary: &Path, options: Options, print: &mut dyn FnMut(&str)) -> Resu
         summary.times.ours += answered.elapsed();
         for (found, more) in disagreements {
             summary.disagreements += more + 1;
-            summary.shown += 1;
-            if summary.shown <= SHRUNK {
-                let small = shrink::shrink(&mut oracle, &shared.keys, found)?;
+            summary.workloads += 1;
+            if summary.workloads <= SHRUNK && summary.times.shrink < SHRINKING {
+                let begin = Instant::now();
+                let small = shrink::shrink(&mut oracle, &shared.keys, found, begin + SHRINKING_ONE)?;
+                summary.times.shrink += begin.elapsed();
                 print(&report::reproducer(&small, more));
-            } else if summary.shown == SHRUNK + 1 {
-                print("further workloads with disagreements are counted, not shown");
             }
         }
     }

@@ -6,6 +6,8 @@ mod policies;
 mod setting;
 mod text;
 
+use std::time::Instant;
+
 use anyhow::Result;
 
 use super::generate::Keys;
@@ -13,33 +15,43 @@ use super::oracle::{Oracle, Question};
 use super::ours::Engine;
 use super::run::Disagreement;
 
-/// Smaller questions that Envoy is asked at a time.
+/// Smaller questions that Envoy is asked at a time, and the rules that they may have together.
 const AT_A_TIME: usize = 80;
-/// Rounds after which a question is small enough.
-const ROUNDS: usize = 120;
+const RULES: usize = 1_500;
 
-/// The smallest question found that the two sides still answer differently, in the same way as far as the status goes.
+/// The smallest question found that the two sides still answer differently, in the same way as far as the status goes:
+/// the smallest of all, unless `deadline` comes first.
 ///
 /// # Errors
 /// When Envoy does not answer.
-pub(super) fn shrink(oracle: &mut Oracle, keys: &Keys, found: Disagreement) -> Result<Disagreement> {
-    let mut smallest = found;
-    for _ in 0..ROUNDS {
-        match smaller(oracle, keys, &smallest)? {
-            Some(next) => smallest = next,
+pub(super) fn shrink(oracle: &mut Oracle, keys: &Keys, found: Disagreement, deadline: Instant) -> Result<Disagreement> {
+    let (mut smallest, mut start) = (found, 0);
+    while Instant::now() < deadline {
+        match smaller(oracle, keys, &smallest, start)? {
+            Some((next, at)) => (smallest, start) = (next, at),
             None => break,
         }
     }
     Ok(smallest)
 }
 
-fn smaller(oracle: &mut Oracle, keys: &Keys, found: &Disagreement) -> Result<Option<Disagreement>> {
+/// The first smaller question that will do and its place among the candidates. The search begins at `start`, where the last
+/// one ended: what could not go before can hardly go now.
+fn smaller(
+    oracle: &mut Oracle,
+    keys: &Keys,
+    found: &Disagreement,
+    start: usize,
+) -> Result<Option<(Disagreement, usize)>> {
     let decided = found.envoy.status != found.ours.status;
-    let candidates = candidates(&found.question, keys);
-    for questions in candidates.chunks(AT_A_TIME) {
-        let questions = questions.iter().map(setting::elsewhere).collect::<Result<Vec<_>>>()?;
+    let mut candidates: Vec<_> = candidates(&found.question, keys).into_iter().enumerate().collect();
+    let skipped = start.min(candidates.len());
+    candidates.rotate_left(skipped);
+    let rules: usize = found.question.scene.policies.iter().map(|policy| policy.rules.len() + 1).sum();
+    for chunk in candidates.chunks((RULES / rules.max(1)).clamp(2, AT_A_TIME)) {
+        let questions = chunk.iter().map(|(_, question)| setting::elsewhere(question)).collect::<Result<Vec<_>>>()?;
         let answers = oracle.ask(&questions)?;
-        for (question, calls) in questions.iter().zip(answers) {
+        for (((at, _), question), calls) in chunk.iter().zip(&questions).zip(answers) {
             let (Some(call), Some(envoy)) = (question.calls.first(), calls.into_iter().flatten().next()) else {
                 continue;
             };
@@ -47,7 +59,7 @@ fn smaller(oracle: &mut Oracle, keys: &Keys, found: &Disagreement) -> Result<Opt
             let ours = Engine::new(&question.scene).answer_or_panic(call, ask);
             let persists = !envoy.differences(&ours).is_empty() && (envoy.status != ours.status || !decided);
             if persists {
-                return Ok(Some(Disagreement { question: question.clone(), envoy, ours }));
+                return Ok(Some((Disagreement { question: question.clone(), envoy, ours }, *at)));
             }
         }
     }

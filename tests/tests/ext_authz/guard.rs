@@ -24,11 +24,7 @@ static GUARDS: AtomicU8 = AtomicU8::new(0);
 
 /// The pinned Envoy; `None` after a reported skip.
 pub(crate) fn envoy(test: &str) -> Option<PathBuf> {
-    let beside = || {
-        let exe = std::env::current_exe().ok()?;
-        Some(exe.ancestors().nth(3)?.join("pyenv/bin/envoy")).filter(|envoy| envoy.exists())
-    };
-    let found = palisade_tests::envoy::binary().or_else(beside);
+    let found = palisade_tests::envoy::binary();
     if found.is_none() {
         skip(test, "no Envoy: `cargo xtask test` installs it");
     }
@@ -97,7 +93,7 @@ impl Guard {
             assignment["endpoint"]["address"]["socket_address"] =
                 json!({ "address": address.ip(), "port_value": address.port() });
         }
-        let mut envoy = Envoy::start(binary, &bootstrap)?;
+        let envoy = Envoy::start(binary, &bootstrap)?;
         let address = envoy.listener("catalog")?;
         assert_eq!(address.port(), 8_080, "as documented");
         Ok((envoy, address))
@@ -135,7 +131,7 @@ impl Guard {
                 ] }],
             }] },
         });
-        let mut envoy = Envoy::start(binary, &bootstrap)?;
+        let envoy = Envoy::start(binary, &bootstrap)?;
         let address = envoy.listener("echo")?;
         Ok((envoy, address))
     }

@@ -1,24 +1,17 @@
-//! A real Envoy as a child process: no fixed port, bounded waits, killed when dropped.
+//! Envoy as a subscriber of the agent: what it is configured to do, and where it is reached.
 
-use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
-use palisade_tests::{poll, poll_async, skip};
+use palisade_tests::{envoy, poll_async, skip};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-
-use crate::python;
 
 const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3";
 
 /// The Envoy of the pinned environment; `None` after a reported skip.
 pub(crate) fn binary(test: &str) -> Option<PathBuf> {
-    let found = python::environment().map(|home| home.join("bin/envoy")).filter(|envoy| envoy.exists());
+    let found = envoy::binary();
     if found.is_none() {
         skip(test, "no Envoy: `cargo xtask test` installs it");
     }
@@ -34,103 +27,41 @@ pub(crate) enum Protocol {
 }
 
 /// A running Envoy: an echo behind mTLS, and a plain port that leads through Envoy's own mTLS to an upstream.
-pub(crate) struct Envoy {
-    child: Child,
-    directory: tempfile::TempDir,
-    admin: SocketAddr,
-}
+pub(crate) struct Envoy(envoy::Envoy);
 
 impl Envoy {
     pub(crate) fn start(binary: &Path, socket: &Path, protocol: Protocol, upstream: SocketAddr) -> Self {
-        let directory = tempfile::tempdir().expect("directory");
-        let path = |name: &str| directory.path().join(name);
-        let bootstrap = bootstrap(socket, protocol, upstream);
-        std::fs::write(path("envoy.json"), bootstrap.to_string()).expect("bootstrap");
-        let child = Command::new(binary)
-            .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "--config-path"])
-            .arg(path("envoy.json"))
-            .arg("--admin-address-path")
-            .arg(path("admin"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(path("log")).expect("log"))
-            .spawn()
-            .expect("Envoy starts");
-        let mut envoy = Self { child, directory, admin: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        envoy.admin = poll("Envoy's admin port", || {
-            let text = std::fs::read_to_string(envoy.directory.path().join("admin")).unwrap_or_default();
-            text.trim().parse().map_err(|_| envoy.state())
-        });
-        envoy
+        Self(envoy::Envoy::start(binary, &bootstrap(socket, protocol, upstream)).expect("Envoy starts"))
     }
 
     /// The mTLS port, once it is open: Envoy opens it when the secrets have come.
     pub(crate) async fn mtls(&self) -> SocketAddr {
-        self.listener("mtls").await
+        self.open("mtls").await
     }
 
     /// The plain port.
     pub(crate) async fn plain(&self) -> SocketAddr {
-        self.listener("plain").await
+        self.open("plain").await
     }
 
-    async fn listener(&self, name: &str) -> SocketAddr {
+    /// A listener has its address before it listens.
+    async fn open(&self, name: &str) -> SocketAddr {
+        let address = self.0.listener(name).expect("a listener");
         poll_async("an open listener", || async {
-            let listeners = self.admin("/listeners?format=json").await;
-            let address = listeners.as_deref().ok().and_then(|text| address_of(text, name));
-            let address = address.ok_or_else(|| format!("{listeners:?}; {}", self.state()))?;
-            match TcpStream::connect(address).await {
-                Ok(_) => Ok(address),
-                Err(error) => Err(format!("{address}: {error}; {}", self.state())),
-            }
+            let connected = TcpStream::connect(address).await;
+            connected.map(|_| address).map_err(|error| format!("{address}: {error}; {}", self.0.log()))
         })
         .await
     }
 
     /// One of Envoy's counters; 0 if it does not exist.
-    pub(crate) async fn stat(&self, name: &str) -> u64 {
-        let text = self.admin(&format!("/stats?filter={}", name.replace('.', "\\."))).await.expect("stats");
+    pub(crate) fn stat(&self, name: &str) -> u64 {
+        let text = self.0.admin(&format!("/stats?filter={}", name.replace('.', "\\."))).expect("stats");
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         value.map_or(0, |value| value.parse().expect("a number"))
     }
 
-    async fn admin(&self, path: &str) -> anyhow::Result<String> {
-        let stream = TokioIo::new(TcpStream::connect(self.admin).await?);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-        let request = http::Request::get(path).header("host", "admin").body(Empty::<Bytes>::new())?;
-        let exchange = async {
-            let body = sender.send_request(request).await?.into_body().collect().await?;
-            Ok::<_, hyper::Error>(body.to_bytes())
-        };
-        let bytes = tokio::select! {
-            bytes = exchange => bytes?,
-            ended = connection => anyhow::bail!("the admin connection ended: {ended:?}"),
-        };
-        Ok(String::from_utf8(bytes.to_vec())?)
-    }
-
-    fn state(&self) -> String {
-        let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
-        log.lines().rev().take(20).collect::<Vec<_>>().join("\n")
-    }
-
     pub(crate) fn stop(self) {}
-}
-
-impl Drop for Envoy {
-    fn drop(&mut self) {
-        // Already ended is fine.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn address_of(listeners: &str, name: &str) -> Option<SocketAddr> {
-    let listeners: Value = serde_json::from_str(listeners).ok()?;
-    let ours = listeners["listener_statuses"].as_array()?.iter().find(|listener| listener["name"] == name)?;
-    let socket = &ours["local_address"]["socket_address"];
-    let port = u16::try_from(socket["port_value"].as_u64()?).ok().filter(|port| *port != 0)?;
-    Some(SocketAddr::new(socket["address"].as_str()?.parse().ok()?, port))
 }
 
 fn bootstrap(socket: &Path, protocol: Protocol, upstream: SocketAddr) -> Value {

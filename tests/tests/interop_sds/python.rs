@@ -14,18 +14,10 @@ use serde_json::{Value, json};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/interop/workload_client.py");
 
-/// The environment that `cargo xtask test` installs, if it is there.
-pub(crate) fn environment() -> Option<PathBuf> {
-    if let Some(home) = std::env::var_os("PALISADE_PYENV") {
-        return Some(home.into());
-    }
-    let exe = std::env::current_exe().ok()?;
-    Some(exe.ancestors().nth(3)?.join("pyenv")).filter(|home| home.exists())
-}
-
 /// A Python with the pinned packages; `None` after a reported skip.
 pub(crate) fn interpreter(test: &str) -> Option<Python> {
-    let found = environment().map(|home| home.join("bin/python")).filter(|python| python.exists());
+    let found =
+        palisade_tests::envoy::environment().map(|home| home.join("bin/python")).filter(|python| python.exists());
     if found.is_none() {
         skip(test, "no Python environment with py-spiffe: `cargo xtask test` installs it");
     }

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use palisade_authz::gate::{Ask, Gate, Judgement, NoBody};
 use palisade_authz::{Authenticator, CompiledSet, Request, Semantics};
-use palisade_policies::{AuthorizationPolicy, MeshConfig, Resources, Workload, select};
+use palisade_policies::{AuthorizationPolicy, MeshConfig, RequestAuthentication, Resources, Workload, select};
 
 use super::answer::Answer;
-use crate::input::Input;
+use crate::input::{self, Input, Service};
 use crate::world::World;
 
 /// Gates kept at once; distinct workloads beyond that are compiled again.
 const CACHE: usize = 4096;
 
-type Key = (Semantics, String, BTreeMap<String, String>);
+type Key = (Semantics, String, BTreeMap<String, String>, Option<Service>);
 
 /// Policies in force, and the world around them.
 pub(crate) struct Court {
@@ -70,14 +70,15 @@ impl Court {
     }
 
     async fn gate(&mut self, input: &Input) -> Arc<Gate> {
-        let key = (input.semantics, input.workload.namespace.clone(), input.workload.labels.clone());
+        let Workload { namespace, labels, .. } = input.workload.clone();
+        let key = (input.semantics, namespace, labels, input.service.clone());
         if let Some(gate) = self.gates.get(&key) {
             return Arc::clone(gate);
         }
         if self.gates.len() >= CACHE {
             self.gates.clear();
         }
-        let policies = attached(&self.resources, &self.mesh, &input.workload, input.semantics);
+        let policies = self.attached(input, input.semantics);
         let set = Arc::new(CompiledSet::compile(&policies, &self.mesh, input.semantics));
         let authenticator = Arc::new(self.authenticator(input));
         self.world.prepare(&authenticator).await;
@@ -91,7 +92,17 @@ impl Court {
         if !self.authenticate || input.semantics != Semantics::Http {
             return Authenticator::compile(&[]);
         }
-        Authenticator::compile(&select::request_authentications(&self.resources, &self.mesh, &input.workload))
+        Authenticator::compile(&self.tokens(input))
+    }
+
+    /// The policies in force for what a request names, as the kind of proxy gets them.
+    pub(crate) fn attached(&self, input: &Input, semantics: Semantics) -> Vec<Arc<AuthorizationPolicy>> {
+        attached(&self.resources, &self.mesh, (&input.workload, input.service.as_ref()), semantics)
+    }
+
+    /// The token rules in force for what a request names.
+    pub(crate) fn tokens(&self, input: &Input) -> Vec<Arc<RequestAuthentication>> {
+        input::tokens(&self.resources, &self.mesh, &input.workload, input.service.as_ref())
     }
 }
 
@@ -99,11 +110,11 @@ impl Court {
 pub(crate) fn attached(
     resources: &Resources,
     mesh: &MeshConfig,
-    workload: &Workload,
+    (workload, service): (&Workload, Option<&Service>),
     semantics: Semantics,
 ) -> Vec<Arc<AuthorizationPolicy>> {
     match semantics {
-        Semantics::Http | Semantics::Tcp => select::authorization_policies(resources, mesh, workload),
+        Semantics::Http | Semantics::Tcp => input::policies(resources, mesh, workload, service),
         Semantics::L4 => select::ambient_authorization_policies(resources, mesh, workload),
     }
 }

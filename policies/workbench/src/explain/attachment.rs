@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use palisade_authz::Semantics;
-use palisade_policies::{Action, AuthorizationPolicy, Meta, Selector, TargetRef, select};
+use palisade_policies::{Action, AuthorizationPolicy, Meta, Selector, TargetRef};
 use serde::Serialize;
 
-use crate::eval::court::{Court, attached};
+use crate::eval::court::Court;
 use crate::input::Input;
 
 /// The policies of the resources, by whether they concern the workload.
@@ -44,8 +44,7 @@ pub struct Policy {
 pub(super) fn of(court: &Court, input: &Input, authenticate: bool) -> Policies {
     let mut policies = Policies { attached: Vec::new(), not_attached: Vec::new() };
     let names = |semantics| -> HashSet<String> {
-        let attached = attached(&court.resources, &court.mesh, &input.workload, semantics);
-        attached.iter().map(|policy| policy.meta.to_string()).collect()
+        court.attached(input, semantics).iter().map(|policy| policy.meta.to_string()).collect()
     };
     let (asked, selected) = (names(input.semantics), names(Semantics::Http));
     for policy in &court.resources.authorization_policies {
@@ -61,7 +60,7 @@ pub(super) fn of(court: &Court, input: &Input, authenticate: bool) -> Policies {
         };
         policies.add(entry);
     }
-    let asked = select::request_authentications(&court.resources, &court.mesh, &input.workload);
+    let asked = court.tokens(input);
     for tokens in &court.resources.request_authentications {
         let why = if !asked.iter().any(|one| one.meta == tokens.meta) {
             Some(not_selected(court, input, &tokens.meta, (tokens.selector.as_ref(), &tokens.target_refs)))
@@ -105,6 +104,9 @@ fn not_selected(court: &Court, input: &Input, meta: &Meta, by: (Option<&Selector
     if !targets.is_empty() {
         let names: Vec<String> = targets.iter().map(|target| format!("{} `{}`", target.kind, target.name)).collect();
         return format!("it is attached to {} by targetRefs", names.join(", "));
+    }
+    if workload.is_waypoint() {
+        return "a waypoint takes policies by targetRefs only".to_owned();
     }
     let labels = selector.map(Selector::labels).into_iter().flatten();
     let missing = labels.filter(|(key, value)| workload.labels.get(*key) != Some(*value)).map(|(key, value)| {

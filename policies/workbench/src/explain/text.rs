@@ -46,6 +46,9 @@ fn headline(explained: &Explained) -> String {
     if let Some(reason) = explained.reason.as_deref().filter(|_| text("decision") == "deny") {
         let _ = write!(line, " ({reason})");
     }
+    if text("decision") != "deny" && explained.mtls.as_ref().is_some_and(|mtls| mtls.refuses) {
+        line.push_str("; but the port refuses plaintext");
+    }
     line.push('\n');
     line
 }

@@ -165,6 +165,13 @@ impl Draft {
         });
     }
 
+    /// Sends a header once for each value.
+    pub(super) fn repeat_header(&mut self, name: &str, values: &[&str]) {
+        self.without_header(name);
+        let lines = values.iter().map(|value| (name.to_owned(), (*value).to_owned()));
+        self.head(|head| head.headers.extend(lines));
+    }
+
     pub(super) fn without_header(&mut self, name: &str) {
         self.head(|head| head.headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name)));
     }

@@ -1,9 +1,10 @@
 //! Headers: present, empty, absent, and the one that is no header.
 
-use palisade_authz::Semantics;
+use palisade_authz::{Semantics, is_joined_header};
 use palisade_policies::{Action, Condition};
 
 use super::slot::{Field, List, Side, Slot};
+use super::witness::concrete;
 use super::{Proposal, Stage};
 
 /// The name of a header that a request may lack.
@@ -51,6 +52,30 @@ pub(super) fn absent(stage: Stage<'_>, list: &List<'_>) -> Option<Proposal> {
         message: format!("a request without `{name}` passes"),
         request,
         meant: Some(meant),
+        passes: true,
+    })
+}
+
+/// Headers that are not sent twice, whatever a caller wants: the codec refuses or reads them.
+const FRAMING: &[&str] = &["connection", "content-length", "keep-alive", "te", "transfer-encoding", "upgrade"];
+
+/// A value that is kept out, of a header whose lines are joined before they are compared.
+pub(super) fn joined(stage: Stage<'_>, slot: Slot<'_>) -> Option<Proposal> {
+    let name = name(slot.list)?;
+    if slot.value == "*" || !stage.closes(slot.list) || !is_joined_header(name) || FRAMING.contains(&name) {
+        return None;
+    }
+    let own = concrete(slot.value, "a");
+    let (first, second) = if slot.value.ends_with('*') { ("x", own.as_str()) } else { (own.as_str(), "x") };
+    let mut request = stage.setting("PAL0739").matching(slot, Semantics::Http);
+    request.repeat_header(name, &[first, second]);
+    let whole = format!("{first},{second}");
+    Some(Proposal {
+        code: "PAL0739",
+        field: slot.path(),
+        message: format!("`{name}` sent as `{first}` and as `{second}` is compared as `{whole}`, and passes"),
+        request,
+        meant: Some(slot.instead(stage.policy, &[slot.value, &whole])?),
         passes: true,
     })
 }

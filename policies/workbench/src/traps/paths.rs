@@ -28,13 +28,15 @@ fn variant(stage: Stage<'_>, slot: Slot<'_>, code: &'static str, path: &str, mes
     })
 }
 
-/// An exact path that is closed, and stays open with a slash behind it.
+/// An exact path or a template that is closed, and stays open with a slash behind it.
 pub(super) fn spelling(stage: Stage<'_>, slot: Slot<'_>) -> Option<Proposal> {
     let value = slot.value;
-    if !is_path(slot) || !stage.closes(slot.list) || value.contains('*') || !value.starts_with('/') || value == "/" {
+    let ended = !value.contains('*') || (is_template(value) && !value.trim_end_matches('/').ends_with("{**}"));
+    if !is_path(slot) || !stage.closes(slot.list) || !ended || !value.starts_with('/') || value == "/" {
         return None;
     }
-    let other = value.strip_suffix('/').map_or_else(|| format!("{value}/"), str::to_owned);
+    let path = path(value);
+    let other = path.strip_suffix('/').map_or_else(|| format!("{path}/"), str::to_owned);
     variant(stage, slot, "PAL0701", &other, format!("`{value}` is closed, and `{other}` is open"))
 }
 
@@ -46,6 +48,29 @@ pub(super) fn slashes(stage: Stage<'_>, slot: Slot<'_>) -> Option<Proposal> {
         return None;
     }
     let other = format!("/{}", path(value));
+    variant(stage, slot, "PAL0702", &other, format!("`{value}` is closed, and `{other}` is open"))
+}
+
+/// A path that is closed, and open with one slash more within: where an ALLOW asks for how it begins, that is what
+/// gets past.
+pub(super) fn slashes_within(stage: Stage<'_>, slot: Slot<'_>) -> Option<Proposal> {
+    let value = slot.value;
+    if !is_path(slot) || !stage.closes(slot.list) || !value.starts_with('/') {
+        return None;
+    }
+    // Behind a star, or beside one of many segments, a slash more is matched.
+    let fixed = |(at, _): &(usize, &str)| {
+        value.split_at_checked(*at).is_some_and(|(head, tail)| {
+            *at > 0
+                && !head.ends_with('/')
+                && !head.ends_with("{**}")
+                && !matches!(tail, "/" | "/*")
+                && !tail.starts_with("/{**}")
+        })
+    };
+    let (at, _) = value.rmatch_indices('/').find(fixed)?;
+    let (head, tail) = value.split_at_checked(at)?;
+    let other = format!("{}/{}", path(head), path(tail));
     variant(stage, slot, "PAL0702", &other, format!("`{value}` is closed, and `{other}` is open"))
 }
 

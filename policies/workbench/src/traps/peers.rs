@@ -1,7 +1,7 @@
 //! Who calls: principals as they are really read, and callers without any identity.
 
 use palisade_authz::Semantics;
-use palisade_policies::{Action, Condition, Rule, Source};
+use palisade_policies::{Action, AuthorizationPolicy, Condition, Rule, Source};
 
 use super::slot::{Field, List, Side, Slot, rule_lists};
 use super::witness::concrete;
@@ -113,18 +113,41 @@ pub(super) fn not_identity(stage: Stage<'_>, list: &List<'_>) -> Option<Proposal
         return None;
     }
     let request = plaintext(stage, list, "PAL0717")?;
-    let mut meant = stage.policy.clone();
-    let key = "source.principal".to_owned();
-    let identified = Condition { key, values: vec!["*".to_owned()], not_values: Vec::new() };
-    meant.rules.get_mut(list.rule)?.when.push(identified);
     Some(Proposal {
         code: "PAL0717",
         field: list.path(),
         message: "a caller in plaintext has no identity, and passes".to_owned(),
         request,
-        meant: Some(meant),
+        meant: Some(identified(stage, list)?),
         passes: true,
     })
+}
+
+/// A DENY of all but some identities, which denies those, too, when they call without mTLS. To deny whoever has no
+/// identity at all is the way to say that.
+pub(super) fn not_identity_denied(stage: Stage<'_>, list: &List<'_>) -> Option<Proposal> {
+    let all = list.values.iter().any(|value| value == "*");
+    if !list.field.is_identity() || !list.negated || all || stage.policy.action != Action::Deny {
+        return None;
+    }
+    let request = plaintext(stage, list, "PAL0740")?;
+    Some(Proposal {
+        code: "PAL0740",
+        field: list.path(),
+        message: "every caller in plaintext is denied, whoever it is".to_owned(),
+        request,
+        meant: Some(identified(stage, list)?),
+        passes: false,
+    })
+}
+
+/// The policy with a list's rule for callers with an identity only.
+fn identified(stage: Stage<'_>, list: &List<'_>) -> Option<AuthorizationPolicy> {
+    let mut meant = stage.policy.clone();
+    let key = "source.principal".to_owned();
+    let identified = Condition { key, values: vec!["*".to_owned()], not_values: Vec::new() };
+    meant.rules.get_mut(list.rule)?.when.push(identified);
+    Some(meant)
 }
 
 /// The request of a list's rule without mTLS, if the workload takes it.

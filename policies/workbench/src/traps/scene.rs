@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use palisade_authz::{CompiledSet, Evaluation, Outcome, Semantics};
 use palisade_policies::{
-    Action, AuthorizationPolicy, MeshConfig, MtlsMode, RequestAuthentication, Resources, Workload, select,
+    Action, AuthorizationPolicy, MeshConfig, MtlsMode, RequestAuthentication, Resources, TargetRef, Workload, select,
 };
 
 use super::draft::Draft;
@@ -126,17 +126,20 @@ impl<'a> Scene<'a> {
         other.cloned().unwrap_or_else(|| "default".to_owned())
     }
 
-    /// Gateways of the Gateway API that a policy is attached to by name.
+    /// Gateways of the Gateway API that a policy is attached to by name, and a waypoint where it is for all of them.
     fn gateways(&self, policy: &AuthorizationPolicy) -> Vec<Workload> {
-        let named = policy.target_refs.iter().filter(|target| target.kind == "Gateway");
-        named
-            .map(|target| Workload {
-                namespace: policy.meta.namespace.clone(),
-                name: String::new(),
-                labels: [("gateway.networking.k8s.io/gateway-name".to_owned(), target.name.clone())].into(),
-            })
-            .take(STAGES)
-            .collect()
+        let own = &policy.meta.namespace;
+        let label = |target: &TargetRef| match target.kind.as_str() {
+            "Gateway" => Some((own.clone(), "gateway.networking.k8s.io/gateway-name", target.name.clone())),
+            "GatewayClass" => Some((self.home(own), "gateway.istio.io/managed", "istio.io-mesh-controller".to_owned())),
+            _ => None,
+        };
+        let made = policy.target_refs.iter().filter_map(label).map(|(namespace, key, value)| Workload {
+            namespace,
+            name: String::new(),
+            labels: [(key.to_owned(), value)].into(),
+        });
+        made.filter(|workload| select::attaches(policy, self.mesh, workload)).take(STAGES).collect()
     }
 
     /// The policies of a workload, as its kind of proxy gets them.
@@ -146,7 +149,7 @@ impl<'a> Scene<'a> {
             return Rc::clone(attached);
         }
         self.spend(self.resources.authorization_policies.len() / ATTACHED);
-        let attached = Rc::new(attached(self.resources, self.mesh, workload, semantics));
+        let attached = Rc::new(attached(self.resources, self.mesh, (workload, None), semantics));
         self.attached.borrow_mut().insert(key, Rc::clone(&attached));
         attached
     }
@@ -239,21 +242,10 @@ impl<'a> Scene<'a> {
     }
 
     fn attaches(&self, one: &AuthorizationPolicy, asked: &Asked) -> bool {
-        let workload = asked.workload();
-        let selected = |empty: bool| match &one.selector {
-            Some(selector) if selector.is_empty() => empty,
-            Some(selector) => selector.matches(&workload.labels),
-            None => true,
-        };
-        if !one.target_refs.is_empty() {
-            let gateway = workload.gateway_name();
-            return asked.semantics() != Semantics::L4
-                && one
-                    .target_refs
-                    .iter()
-                    .any(|target| target.kind == "Gateway" && Some(target.name.as_str()) == gateway);
+        match asked.semantics() {
+            Semantics::Http | Semantics::Tcp => select::attaches(one, self.mesh, asked.workload()),
+            Semantics::L4 => select::ambient_attaches(one, self.mesh, asked.workload()),
         }
-        self.reaches(&one.meta.namespace, workload) && selected(asked.semantics() != Semantics::L4)
     }
 
     fn alone(&self, index: usize, policy: &AuthorizationPolicy, asked: &Asked) -> Rc<CompiledSet> {

@@ -91,7 +91,43 @@ pub(super) const CASES: &[Case] = &[
     ),
     case("6 slashes", deny!("paths: ['/admin*', '/b*']"), &["PAL0702 spec.rules[0].to[0].operation.paths[0]"]),
     in_mesh("6 slashes are merged", MERGE, deny!("paths: ['/admin*']"), &[]),
-    in_mesh("8 bracket", MERGE, deny!("paths: ['/admin/{*}']"), &["PAL0703 spec.rules[0].to[0].operation.paths[0]"]),
+    case(
+        "6 slashes within, where the begin is asked for",
+        concat!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: q, namespace: a}\n\
+             spec: {rules: [{to: [{operation: {paths: ['/a/*']}}]}]}\n---\n",
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: a}\n\
+             spec: {action: DENY, rules: [{to: [{operation: {ports: ['8080'], paths: [/a/b*]}}]}]}\n",
+        ),
+        &["PAL0731 metadata.name", "PAL0702 spec.rules[0].to[0].operation.paths[0]"],
+    ),
+    case(
+        "6 slashes within what is closed whole",
+        concat!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: q, namespace: a}\n\
+             spec: {rules: [{to: [{operation: {paths: ['/a*']}}]}]}\n---\n",
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: a}\n\
+             spec: {action: DENY, rules: [{to: [{operation: {ports: ['8080'], paths: ['/a/*', '/a/{**}', /a/b*, '/a/c/d']}}]}]}\n",
+        ),
+        &["PAL0731 metadata.name", "PAL0704 spec.rules[0].to[0].operation.paths[1]"],
+    ),
+    in_mesh(
+        "8 bracket",
+        MERGE,
+        deny!("paths: ['/admin/{*}', '/admin/{*}/{**}']"),
+        &["PAL0703 spec.rules[0].to[0].operation.paths[0]", "PAL0703 spec.rules[0].to[0].operation.paths[1]"],
+    ),
+    in_mesh(
+        "8 a segment more",
+        MERGE,
+        deny!("paths: ['/admin/{*}', '/{*}/b/']"),
+        &[
+            "PAL0701 spec.rules[0].to[0].operation.paths[0]",
+            "PAL0703 spec.rules[0].to[0].operation.paths[0]",
+            "PAL0701 spec.rules[0].to[0].operation.paths[1]",
+            "PAL0703 spec.rules[0].to[0].operation.paths[1]",
+        ],
+    ),
     in_mesh(
         "8 bracket",
         MERGE,
@@ -175,6 +211,25 @@ pub(super) const CASES: &[Case] = &[
         &[],
     ),
     case(
+        "15 joined, and all are closed",
+        "{action: DENY, rules: [{to: [{operation: {ports: ['8080']}}], when: [{key: 'request.headers[User-Agent]', values: [curl, 'b*', '*']}]}]}",
+        &[],
+    ),
+    case(
+        "15 joined",
+        "{action: DENY, rules: [{to: [{operation: {ports: ['8080']}}], when: [{key: 'request.headers[User-Agent]', values: [curl, 'b*', '*c']}]}]}",
+        &[
+            "PAL0739 spec.rules[0].when[0].values[0]",
+            "PAL0739 spec.rules[0].when[0].values[1]",
+            "PAL0739 spec.rules[0].when[0].values[2]",
+        ],
+    ),
+    case(
+        "15 not joined",
+        "{action: DENY, rules: [{to: [{operation: {ports: ['8080']}}], when: [{key: 'request.headers[x-a]', values: [a, 'b*']}]}]}",
+        &[],
+    ),
+    case(
         "53 Host",
         allow!("{when: [{key: 'request.headers[Host]', values: [example.com]}]}"),
         &["PAL0711 spec.rules[0].when[0].values[0]"],
@@ -249,7 +304,30 @@ pub(super) const CASES: &[Case] = &[
         &["PAL0717 spec.rules[0].from[0].source.notNamespaces"],
     ),
     case("16 all but one with identity", allow!("{from: [{source: {principals: ['*'], notNamespaces: [x]}}]}"), &[]),
-    case("16 a DENY", "{action: DENY, rules: [{from: [{source: {notPrincipals: ['*/sa/x']}}]}]}", &[]),
+    case(
+        "16 a DENY of all but one",
+        "{action: DENY, rules: [{from: [{source: {notPrincipals: ['*/sa/x']}}]}]}",
+        &["PAL0740 spec.rules[0].from[0].source.notPrincipals"],
+    ),
+    case(
+        "16 a DENY of all but one with identity",
+        "{action: DENY, rules: [{from: [{source: {principals: ['*'], notPrincipals: ['*/sa/x']}}]}]}",
+        &["PAL0716 spec.rules[0].from[0].source.principals"],
+    ),
+    case(
+        "16 a DENY of plaintext",
+        "{action: DENY, rules: [{from: [{source: {notPrincipals: ['*']}}]}, {from: [{source: {notPrincipals: ['*/sa/x']}}]}]}",
+        &[],
+    ),
+    case(
+        "16 a DENY in STRICT",
+        concat!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: a}\n\
+             spec: {action: DENY, rules: [{from: [{source: {notPrincipals: ['*/sa/x']}}]}]}\n",
+            peer!("a", "default", "{mtls: {mode: STRICT}}")
+        ),
+        &[],
+    ),
     // Tokens.
     case(
         "22 cut",
@@ -454,6 +532,14 @@ pub(super) const CASES: &[Case] = &[
         "44 targets, no workloads known",
         "{targetRefs: [{kind: Service, group: '', name: s}], action: DENY, rules: [{to: [{operation: {ports: ['80']}}]}]}",
         &["PAL0227 spec.targetRefs"],
+    ),
+    in_mesh(
+        "5 at every waypoint",
+        MERGE,
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: istio-system}\n\
+         spec: {targetRefs: [{kind: GatewayClass, group: gateway.networking.k8s.io, name: istio-waypoint}], \
+         action: DENY, rules: [{to: [{operation: {ports: ['8080'], paths: [/admin]}}]}]}\n",
+        &["PAL0227 spec.targetRefs", "PAL0701 spec.rules[0].to[0].operation.paths[0]"],
     ),
     // Modes.
     case(

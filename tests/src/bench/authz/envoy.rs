@@ -36,7 +36,7 @@ pub(crate) fn rows(rules: usize, print: &mut dyn FnMut(&Row) -> Result<()>) -> R
         ),
         (&unselective, vec![("unselective", &unselective.misses, &unselective.misses_allowed)]),
     ] {
-        let mut envoy = Envoy::start(&binary, &bootstrap(scene))?;
+        let envoy = Envoy::start(&binary, &bootstrap(scene))?;
         let with = envoy.listener("with")?;
         let without = envoy.listener("without")?;
         for (bench, samples, allowed) in rows {

@@ -156,6 +156,14 @@ fn mapped(dice: &mut Dice, world: &World, key: &str, value: &str, draft: &mut Dr
 
 fn principal(dice: &mut Dice, world: &World, value: &str) -> String {
     let value = value.strip_prefix("spiffe://").filter(|_| dice.chance(80)).unwrap_or(value);
+    // The mesh has several names: any of them may stand for the one in the policy.
+    if let Some((_, rest)) = value.split_once('/').filter(|_| dice.chance(40)) {
+        return format!(
+            "{}/{}",
+            dice.pick(&world.trust_domains),
+            rest.replace('*', dice.pick(&world.accounts).as_str())
+        );
+    }
     match (value.strip_prefix('*'), value.strip_suffix('*')) {
         _ if value == "*" => world.principal(dice),
         (Some(suffix), _) => format!("{}{suffix}", dice.pick(&world.trust_domains)),
@@ -164,14 +172,7 @@ fn principal(dice: &mut Dice, world: &World, value: &str) -> String {
             let tail: String = if prefix.contains("/sa/") { dice.pick(&world.accounts).clone() } else { full };
             format!("{prefix}{tail}")
         }
-        (None, None) => {
-            // The mesh has several names: any of them may stand for the one in the policy.
-            let rest = value.split_once('/').map(|(_, rest)| rest.to_owned());
-            match rest {
-                Some(rest) if dice.chance(40) => format!("{}/{rest}", dice.pick(&world.trust_domains)),
-                _ => value.to_owned(),
-            }
-        }
+        (None, None) => value.to_owned(),
     }
 }
 

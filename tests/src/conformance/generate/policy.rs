@@ -20,7 +20,9 @@ pub(super) fn policies(dice: &mut Dice, world: &World, rules: usize, custom: boo
     let (mut left, mut number) = (rules, 0);
     while left > 0 {
         let most = if rules > 20 { 6 } else { 3 };
-        let rules = dice.below(most + 1).min(left);
+        // `rule[10]` stands before `rule[2]`.
+        let many = left > 10 && dice.chance(25);
+        let rules = if many { dice.between(11, 14).min(left) } else { dice.below(most + 1).min(left) };
         let policy = policy(dice, world, number, rules, custom);
         left = left.saturating_sub(policy.rules.len().max(1));
         number += 1;
@@ -67,8 +69,10 @@ fn provider(dice: &mut Dice) -> String {
 fn rule(dice: &mut Dice, world: &World, action: &Action) -> Rule {
     // CUSTOM rules cannot name identities.
     let custom = matches!(action, Action::Custom { .. });
-    let count = |dice: &mut Dice| *dice.pick(&[0, 0, 1, 1, 1, 2, 3]);
-    let (from, to, when) = (count(dice), count(dice), *dice.pick(&[0, 0, 0, 1, 1, 2]));
+    let count = |dice: &mut Dice| {
+        if world.selective { *dice.pick(&[1, 1, 1, 2]) } else { *dice.pick(&[0, 0, 1, 1, 1, 2, 3]) }
+    };
+    let (from, to, when) = (count(dice), count(dice), *dice.pick(&[0, 0, 1, 1, 2]));
     Rule {
         from: (0..from).map(|_| source(dice, world, custom)).collect(),
         to: (0..to).map(|_| operation(dice, world)).collect(),
@@ -80,12 +84,17 @@ fn rule(dice: &mut Dice, world: &World, action: &Action) -> Rule {
 /// Values of one list, few or, seldom, many.
 fn values(dice: &mut Dice, world: &World, field: Field) -> Vec<String> {
     let count = *dice.pick(&[1, 1, 1, 2, 2, 3, 5]);
-    (0..count).map(|_| value(dice, world, field)).collect()
+    let mut one = || {
+        let first = value(dice, world, field);
+        if world.selective && first == "*" { value(dice, world, field) } else { first }
+    };
+    (0..count).map(|_| one()).collect()
 }
 
 /// A list and its negation, one of which is filled, or both.
 fn lists(dice: &mut Dice, world: &World, field: Field) -> (Vec<String>, Vec<String>) {
-    match dice.below(10) {
+    let positive = world.selective && dice.chance(80);
+    match if positive { 0 } else { dice.below(10) } {
         0..=5 => (values(dice, world, field), Vec::new()),
         6..=8 => (Vec::new(), values(dice, world, field)),
         _ => (values(dice, world, field), values(dice, world, field)),
@@ -125,7 +134,8 @@ fn operation(dice: &mut Dice, world: &World) -> Operation {
 }
 
 fn condition(dice: &mut Dice, world: &World, custom: bool) -> Condition {
-    let choice = if custom { dice.between(7, 16) } else { dice.below(22) };
+    // Claims in a CUSTOM rule get past no admission; where they do, tokens are not read yet.
+    let choice = if custom { dice.between(7, 17) } else { dice.below(22) };
     let (key, field) = match choice {
         0 => ("source.namespace".to_owned(), Field::Namespace),
         1 => ("source.principal".to_owned(), Field::Principal),

@@ -149,9 +149,17 @@ fn headers(dice: &mut Dice, world: &World, draft: &mut Draft) -> Vec<(String, Ve
         }
     };
     for (name, value) in std::mem::take(&mut draft.headers) {
-        push(dice, &name, &value);
-        if dice.chance(15) {
-            push(dice, &name, &dice.clone().pick(&world.texts).clone());
+        // Some headers are one value however often they are sent, others are not.
+        match value.split_once(',') {
+            Some((first, second)) if dice.chance(50) => {
+                push(dice, &name, first);
+                push(dice, &name, second);
+            }
+            _ => push(dice, &name, &value),
+        }
+        if dice.chance(25) {
+            let other = dice.pick(&world.texts).clone();
+            push(dice, &name, &other);
         }
     }
     for _ in 0..*dice.pick(&[0, 0, 1, 2, 3]) {

@@ -40,7 +40,8 @@ pub(in crate::conformance) struct Shared {
 /// When no address is left.
 pub(in crate::conformance) fn question(dice: &mut Dice, shared: &Shared) -> Result<Question> {
     let v6 = shared.sizes.v6 && dice.chance(15);
-    let mut world = World::new(dice, v6);
+    let rules = rules(dice);
+    let mut world = World::new(dice, v6, rules);
     let chain = if dice.chance(16) { Chain::Tcp } else { Chain::Http };
     let door = door(dice, &world, chain, v6)?;
     if let Place::At(reserved) = &door.place {
@@ -58,13 +59,6 @@ pub(in crate::conformance) fn question(dice: &mut Dice, shared: &Shared) -> Resu
         3..=8 => vec![shared.keys.trusting()],
         _ => Vec::new(),
     };
-    let rules = match dice.below(100) {
-        0..=2 => 0,
-        3..=59 => dice.between(1, 4),
-        60..=89 => dice.between(3, 12),
-        90..=97 => dice.between(10, 40),
-        _ => dice.between(100, 400),
-    };
     let trusted_hops = (chain == Chain::Http && dice.chance(10)).then(|| u32::try_from(dice.below(3)).unwrap_or(0));
     if trusted_hops.is_some() {
         // A gateway writes them itself.
@@ -75,6 +69,19 @@ pub(in crate::conformance) fn question(dice: &mut Dice, shared: &Shared) -> Resu
         Scene { chain, mesh: mesh(dice, &world, &shared.providers), policies, authentications, door, trusted_hops };
     let calls = calls(dice, &world, &scene, shared);
     Ok(Question { scene, calls })
+}
+
+/// How many rules a workload has. Up to sixteen the engine tries them one by one, beyond it has an index, and from five
+/// hundred and twelve on that has more than one block.
+fn rules(dice: &mut Dice) -> usize {
+    match dice.below(200) {
+        0..=5 => 0,
+        6..=89 => dice.between(1, 4),
+        90..=134 => dice.between(3, 16),
+        135..=189 => dice.between(17, 60),
+        190..=197 => dice.between(100, 400),
+        _ => dice.between(520, 1100),
+    }
 }
 
 fn door(dice: &mut Dice, world: &World, chain: Chain, v6: bool) -> Result<Door> {
@@ -103,7 +110,7 @@ fn door(dice: &mut Dice, world: &World, chain: Chain, v6: bool) -> Result<Door> 
 fn mesh(dice: &mut Dice, world: &World, providers: &[ExtensionProvider]) -> MeshConfig {
     let domain = if dice.chance(50) { "cluster.local" } else { dice.pick(&world.trust_domains).as_str() };
     let aliases = {
-        let count = *dice.pick(&[0, 0, 0, 1, 2]);
+        let count = *dice.pick(&[0, 0, 1, 1, 2]);
         dice.some(&world.trust_domains, count)
     };
     let aliases = aliases.into_iter().map(|alias| match dice.below(6) {
@@ -211,6 +218,7 @@ fn server_name(dice: &mut Dice, tls: Tls, name: Option<String>) -> Option<String
     match tls {
         Tls::Plain => None,
         Tls::Ended => {
+            let name = name.to_ascii_lowercase();
             let plain =
                 name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte));
             // A last dot is never sent.

@@ -59,7 +59,7 @@ fn principal(dice: &mut Dice, world: &World) -> String {
     let full = world.principal(dice);
     let parts: Vec<&str> = full.split('/').collect();
     match dice.below(12) {
-        0..=4 => full,
+        0..=3 => full,
         5 => format!("{}/*", parts.first().copied().unwrap_or_default()),
         6 => format!("*/{}", parts.iter().skip(1).copied().collect::<Vec<_>>().join("/")),
         7 => match parts.as_slice() {
@@ -68,9 +68,13 @@ fn principal(dice: &mut Dice, world: &World) -> String {
         },
         8 => format!("spiffe://{full}"),
         9 => "*".to_owned(),
-        10 => match parts.as_slice() {
+        4 | 10 => match parts.as_slice() {
             [domain, rest @ ..] if domain.len() > 2 => {
-                format!("*{}/{}", domain.get(2..).unwrap_or_default(), rest.join("/"))
+                let rest = rest.join("/");
+                match dice.below(3) {
+                    0 => format!("{}*/{rest}", domain.get(..2).unwrap_or_default()),
+                    _ => format!("*{}/{rest}", domain.get(2..).unwrap_or_default()),
+                }
             }
             _ => full,
         },
@@ -173,7 +177,8 @@ fn template(dice: &mut Dice, world: &World) -> String {
             }
             _ => {
                 let literal = dice.pick(&world.segments);
-                let valid = !literal.is_empty() && literal.bytes().all(is_template_byte);
+                // Envoy takes no template of more than 256 bytes.
+                let valid = !literal.is_empty() && literal.len() < 40 && literal.bytes().all(is_template_byte);
                 parts.push(if valid { literal.clone() } else { "a".to_owned() });
             }
         }

@@ -24,6 +24,8 @@ pub(super) struct World {
     pub(super) subjects: Vec<String>,
     /// Claims, each the path to it.
     pub(super) claims: Vec<Vec<String>>,
+    /// Whether rules are made to tell many values apart, so that few of many rules match a request.
+    pub(super) selective: bool,
 }
 
 const SEGMENTS: &[&str] = &[
@@ -159,7 +161,7 @@ const HEADERS: &[&str] = &[
     "x-real-ip",
 ];
 const TEXTS: &[&str] = &["1", "2", "1,2", "1, 2", "", "x1", "A", "a", "a b", "*", "ü", "a,b,1", "12", ",", "1,"];
-const SERVERS: &[&str] = &["a.com", "api.a.com", "x.org", "b-1.a.com"];
+const SERVERS: &[&str] = &["a.com", "api.a.com", "x.org", "b-1.a.com", "API.a.com", "A.COM"];
 const METHODS: &[&str] = &["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "get", "PURGE", "M-SEARCH", "CONNECT"];
 const ISSUERS: &[&str] = &["i", "https://i.example.com", "https://i.example.com/", "a/b", "xi", "i*"];
 const SUBJECTS: &[&str] = &["s", "alice", "s/t", "xs", "", "s*"];
@@ -181,14 +183,14 @@ const CLAIMS: &[&[&str]] = &[
 ];
 
 impl World {
-    /// A vocabulary that may hold IPv6 addresses of callers.
-    pub(super) fn new(dice: &mut Dice, v6: bool) -> Self {
+    /// A vocabulary for this many rules, with callers of one address family.
+    pub(super) fn new(dice: &mut Dice, v6: bool, rules: usize) -> Self {
         let mut segments = texts(dice, PLAIN_SEGMENTS, 3);
         segments.extend(texts(dice, SEGMENTS, 4));
         let caller = |text: &&str| text.parse().ok();
         let callers = if v6 { vec![IpAddr::from(std::net::Ipv6Addr::LOCALHOST)] } else { Vec::new() };
         let callers = if v6 { callers } else { dice.some(CALLERS, 3).iter().filter_map(caller).collect() };
-        Self {
+        let mut world = Self {
             segments,
             hosts: texts(dice, HOSTS, 4),
             trust_domains: texts(dice, TRUST_DOMAINS, 3),
@@ -199,7 +201,7 @@ impl World {
             ports: dice.some(PORTS, 3),
             headers: texts(dice, HEADERS, 5),
             texts: texts(dice, TEXTS, 5),
-            servers: texts(dice, SERVERS, 2),
+            servers: texts(dice, SERVERS, 3),
             methods: texts(dice, METHODS, 4),
             issuers: texts(dice, ISSUERS, 3),
             subjects: texts(dice, SUBJECTS, 3),
@@ -208,6 +210,38 @@ impl World {
                 .iter()
                 .map(|path| path.iter().map(|name| (*name).to_owned()).collect())
                 .collect(),
+            selective: false,
+        };
+        if dice.chance(15) {
+            // Longer than what anybody keeps at hand for a value.
+            let long =
+                format!("{}{}", dice.pick(&["l", "ab", "1,"]).repeat(dice.between(20, 700)), dice.pick(&["", "z"]));
+            world.texts.push(long.clone());
+            world.segments.push(long.replace(',', "-"));
+        }
+        if rules > 16 && dice.chance(60) {
+            world.tell_apart(rules / 2);
+        }
+        world
+    }
+
+    /// Adds that many words of each kind.
+    fn tell_apart(&mut self, count: usize) {
+        self.selective = true;
+        let kinds = [
+            (&mut self.segments, "s"),
+            (&mut self.hosts, "h.a.com"),
+            (&mut self.namespaces, "n"),
+            (&mut self.accounts, "sa"),
+            (&mut self.texts, "t"),
+        ];
+        for (words, stem) in kinds {
+            words.extend((0..count).map(|number| format!("{stem}{number}")));
+        }
+        for number in 0..u16::try_from(count).unwrap_or(u16::MAX) {
+            let [high, low] = number.to_be_bytes();
+            self.ports.push(20_000 + number);
+            self.addresses.push(IpAddr::from([10, 20, high, low]));
         }
     }
 

@@ -17,15 +17,16 @@ pub(super) fn shorter(text: &str) -> Vec<String> {
     result
 }
 
-/// The list without each of its items; first without a half.
+/// The list without one half, one quarter, and so on, down to each of its items.
 pub(super) fn without_one<T: Clone>(items: &[T]) -> Vec<Vec<T>> {
     let mut result = Vec::new();
-    if items.len() > 3 {
-        let (head, tail) = items.split_at(items.len() / 2);
-        result.extend([head.to_vec(), tail.to_vec()]);
-    }
-    for skipped in 0..items.len() {
-        result.push(items.iter().enumerate().filter(|(at, _)| *at != skipped).map(|(_, item)| item.clone()).collect());
+    let mut size = items.len().div_ceil(2);
+    while size > 0 {
+        for start in (0..items.len()).step_by(size) {
+            let kept = items.iter().enumerate().filter(|(at, _)| !(start..start + size).contains(at));
+            result.push(kept.map(|(_, item)| item.clone()).collect());
+        }
+        size = if size == 1 { 0 } else { size.div_ceil(2) };
     }
     result
 }
@@ -40,6 +41,7 @@ mod tests {
         assert!(shorter("ab").contains(&"a".to_owned()));
         assert!(shorter("").is_empty());
         assert_eq!(without_one(&[1, 2]), [vec![2], vec![1]]);
+        assert_eq!(without_one(&[1, 2, 3]), [vec![3], vec![1, 2], vec![2, 3], vec![1, 3], vec![1, 2]]);
         assert_eq!(without_one(&[1, 2, 3, 4]).len(), 6);
     }
 }
