@@ -101,8 +101,10 @@ fn sequence(directory: &Directory, digest: &str, now: u64) -> Result<u64, Direct
 /// A root with its certificate in `x5c` and, as SPIFFE demands, no `kid`.
 fn x509_jwk(certificate: &CertificateDer<'static>) -> Value {
     let mut jwk = public_jwk(certificate).unwrap_or_else(|| json!({"kty": "X509"}));
-    jwk["use"] = json!("x509-svid");
-    jwk["x5c"] = json!([STANDARD.encode(certificate)]);
+    if let Some(members) = jwk.as_object_mut() {
+        members.insert("use".to_owned(), "x509-svid".into());
+        members.insert("x5c".to_owned(), json!([STANDARD.encode(certificate)]));
+    }
     jwk
 }
 

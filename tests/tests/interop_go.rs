@@ -1,6 +1,6 @@
 //! go-spiffe, the strictest client there is, on the Workload API of real agents: what it verifies and refuses by itself.
 
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::indexing_slicing, reason = "tests")]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,11 @@
 //! Enrolment and renewal over real gRPC and TLS, and every way in which they are refused.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first surprise"
+)]
 
 mod agents;
 mod cacerts;

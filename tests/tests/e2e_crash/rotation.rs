@@ -1,26 +1,13 @@
 //! Identities that change under load: leaves of seconds, a root that is replaced, a server that dies meanwhile, and an identity
 //! that is revoked.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-
-#[path = "e2e_crash/load.rs"]
-mod load;
-
-use load::Load;
 use palisade_tests::poll;
 use palisade_tests::shop::Shop;
 use serde_json::Value;
 
-const POLICIES: &str = "apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: no-secrets, namespace: shop}
-spec:
-  selector: {matchLabels: {app: payments}}
-  action: DENY
-  rules:
-  - to:
-    - operation: {paths: [\"/denied/*\"]}
-";
+use crate::POLICIES;
+use crate::load::Load;
+
 /// Half of it is the time to the next renewal.
 const LEAF: &str = "6s";
 
