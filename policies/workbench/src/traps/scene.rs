@@ -129,16 +129,15 @@ impl<'a> Scene<'a> {
     /// Gateways of the Gateway API that a policy is attached to by name, and a waypoint where it is for all of them.
     fn gateways(&self, policy: &AuthorizationPolicy) -> Vec<Workload> {
         let own = &policy.meta.namespace;
-        let label = |target: &TargetRef| match target.kind.as_str() {
-            "Gateway" => Some((own.clone(), "gateway.networking.k8s.io/gateway-name", target.name.clone())),
-            "GatewayClass" => Some((self.home(own), "gateway.istio.io/managed", "istio.io-mesh-controller".to_owned())),
+        let gateway = |name: &str| ("gateway.networking.k8s.io/gateway-name".to_owned(), name.to_owned());
+        let managed = || ("gateway.istio.io/managed".to_owned(), "istio.io-mesh-controller".to_owned());
+        let labels = |target: &TargetRef| match target.kind.as_str() {
+            "Gateway" => Some((own.clone(), [gateway(&target.name)].into())),
+            "GatewayClass" => Some((self.home(own), [gateway("waypoint"), managed()].into())),
             _ => None,
         };
-        let made = policy.target_refs.iter().filter_map(label).map(|(namespace, key, value)| Workload {
-            namespace,
-            name: String::new(),
-            labels: [(key.to_owned(), value)].into(),
-        });
+        let made = policy.target_refs.iter().filter_map(labels);
+        let made = made.map(|(namespace, labels)| Workload { namespace, name: String::new(), labels });
         made.filter(|workload| select::attaches(policy, self.mesh, workload)).take(STAGES).collect()
     }
 
