@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize, PublicKeyComponents};
-use aws_lc_rs::signature::KeyPair as _;
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use palisade_identity::{Identity, PrivateKey, TrustBundle, TrustBundles, TrustDomain, X509Svid, tls};
 use palisade_wire::channel;
 use palisade_wire::istio_ca::istio_certificate_service_client::IstioCertificateServiceClient;
@@ -17,7 +16,7 @@ use palisade_wire::istio_ca::{IstioCertificateRequest, IstioCertificateResponse}
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use tonic::Request;
 use tonic::transport::Channel;
 
@@ -44,7 +43,7 @@ pub(super) struct Scene {
     address: String,
     pid: u32,
     requests: Vec<String>,
-    issuer: EncodingKey,
+    issuer: RsaKeyPair,
     bundle: TrustBundle,
 }
 
@@ -70,7 +69,6 @@ impl Scene {
         if two_cores {
             cpu::pin(pid, 1)?;
         }
-        let pkcs8 = AsDer::<Pkcs8V1Der<'_>>::as_der(&key).ok().context("no PKCS#8")?;
         let journal = std::fs::read(mesh.path().join("server/ca/authorities.json"))?;
         let journal: serde_json::Value = serde_json::from_slice(&journal)?;
         let root = journal.pointer("/authorities/0/roots/0").and_then(|root| root.as_str()).context("no root")?;
@@ -80,7 +78,7 @@ impl Scene {
             mesh,
             pid,
             requests: (0..REQUESTS).map(|_| csr(&KeyPair::generate()?)).collect::<Result<_>>()?,
-            issuer: EncodingKey::from_rsa_der(pkcs8.as_ref()),
+            issuer: key,
             bundle: TrustBundle::new(TrustDomain::parse(TRUST_DOMAIN)?, roots)?,
         })
     }
@@ -102,8 +100,13 @@ impl Scene {
                 "pod": {"name": format!("{account}-0"), "uid": "6d1c3f0e-0000-4000-8000-000000000002"},
             },
         });
-        let header = Header { kid: Some("bench".to_owned()), ..Header::new(Algorithm::RS256) };
-        Ok(jsonwebtoken::encode(&header, &claims, &self.issuer)?)
+        let header = json!({"alg": "RS256", "kid": "bench", "typ": "JWT"});
+        let part = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
+        let signed = format!("{}.{}", part(&header), part(&claims));
+        let mut signature = vec![0; self.issuer.public_modulus_len()];
+        let made = self.issuer.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature);
+        made.ok().context("no signature")?;
+        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
     /// A certificate for `spiffe://cluster.local/ns/shop/sa/<account>`.
