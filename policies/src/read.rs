@@ -48,6 +48,12 @@ pub enum ReadError {
         /// The limit that was passed.
         limit: usize,
     },
+    /// A pipe, a socket or a device: it may never end.
+    #[error("`{path}` is neither a file nor a directory")]
+    NotAFile {
+        /// The path.
+        path: String,
+    },
     /// Directories are nested deeper than is read.
     #[error("`{path}` is nested deeper than {limit} directories")]
     TooDeep {
@@ -71,7 +77,7 @@ impl ReadError {
             Self::TooLarge { path, .. } => {
                 (&reading::TOO_LARGE, path, 1, 1, format!("all texts together have more than {MAX_TOTAL_BYTES} bytes"))
             }
-            Self::Io { .. } | Self::TooDeep { .. } => return None,
+            Self::Io { .. } | Self::NotAFile { .. } | Self::TooDeep { .. } => return None,
         };
         Some(Diagnostic {
             code: what.code,
@@ -133,10 +139,15 @@ impl Reader {
         for path in paths {
             if path.as_os_str() == "-" {
                 self.add("-".to_owned(), io::stdin().lock())?;
-            } else if metadata(path)?.is_dir() {
+                continue;
+            }
+            let kind = metadata(path)?;
+            if kind.is_dir() {
                 self.directory(path, 0)?;
-            } else {
+            } else if kind.is_file() {
                 self.file(path)?;
+            } else {
+                return Err(ReadError::NotAFile { path: name(path) });
             }
         }
         Ok(())
