@@ -12,6 +12,7 @@ use palisade_policies::{
 };
 
 use super::draft::Draft;
+use super::slot::weight;
 use crate::eval::answer::Answer;
 use crate::eval::court::attached;
 use crate::input::Input;
@@ -185,7 +186,7 @@ impl<'a> Scene<'a> {
     ) -> bool {
         let own = other.filter(|other| self.attaches(other, asked));
         let matched = own.is_some_and(|own| {
-            self.spend(COMPILED * own.rules.len());
+            self.spend(COMPILED * weight(own));
             matches(&alone(own, self.mesh, asked.semantics()), asked)
         });
         let mut verdict = Verdict::default();
@@ -278,7 +279,7 @@ impl<'a> Scene<'a> {
     fn compile(&self, asked: &Asked, keep: impl Fn(&AuthorizationPolicy) -> bool) -> CompiledSet {
         let attached = self.attached(asked.workload(), asked.semantics());
         let policies: Vec<_> = attached.iter().filter(|policy| keep(policy)).cloned().collect();
-        self.spend(COMPILED * policies.iter().map(|policy| policy.rules.len()).sum::<usize>());
+        self.spend(COMPILED * policies.iter().map(|policy| weight(policy)).sum::<usize>());
         CompiledSet::compile(&policies, self.mesh, asked.semantics())
     }
 
