@@ -2,6 +2,7 @@
 //! Kubernetes mounts a ConfigMap as symbolic links beside hidden directories that hold the same files: links to files
 //! are followed, hidden names are not read.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::{
     fs,
     io::{self, Read},
@@ -144,7 +145,7 @@ impl Reader {
             let kind = metadata(path)?;
             if kind.is_dir() {
                 self.directory(path, 0)?;
-            } else if kind.is_file() {
+            } else if kind.is_file() || is_own_pipe(path, &kind) {
                 self.file(path)?;
             } else {
                 return Err(ReadError::NotAFile { path: name(path) });
@@ -219,6 +220,12 @@ fn not_utf8(path: &str, error: &std::string::FromUtf8Error) -> ReadError {
     let own = error.as_bytes().iter().take(offset).rev().take_while(|byte| **byte != b'\n');
     let column = number(own.filter(|byte| **byte & 0xc0 != 0x80).count());
     ReadError::NotUtf8 { path: path.to_owned(), offset, line: number(before), column }
+}
+
+/// A pipe that the shell has opened for this process (`-f <(command)`): its writer is there, or it ends.
+fn is_own_pipe(path: &Path, metadata: &fs::Metadata) -> bool {
+    let opened = ["/dev/fd", "/dev/stdin", "/proc/self/fd"].iter().any(|own| path.starts_with(own));
+    opened && metadata.file_type().is_fifo()
 }
 
 fn is_yaml(path: &Path) -> bool {

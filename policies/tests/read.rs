@@ -65,6 +65,17 @@ fn what_is_no_file_is_refused_by_name() {
 }
 
 #[test]
+fn a_pipe_that_the_shell_has_opened_is_read() {
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(b"kind: X\n").unwrap();
+    drop(writer);
+    let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
+    assert_eq!(read_each(&[path]).unwrap().texts.len(), 1);
+}
+
+#[test]
 fn an_unreadable_file_is_a_finding_and_the_others_are_read() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
