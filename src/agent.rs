@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use palisade_identity::{SpiffeId, TrustDomain};
-use palisade_sds::{Agent, AgentConfig, FirstTrust, JoinTokenSource};
+use palisade_sds::{Agent, AgentConfig, FilesConfig, FirstTrust, JoinTokenSource, OnChange};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,27 @@ pub(crate) struct Options {
     /// Unix user whose processes get the identity; may be repeated. Default: the agent's own.
     #[arg(long = "allow-uid", value_name = "UID")]
     allow_uids: Vec<u32>,
+    /// Directory that an identity is kept in as files: svid.pem, svid_key.pem, bundle.pem.
+    #[arg(long, value_name = "DIR")]
+    write_svid: Option<PathBuf>,
+    /// The identity to write, one of this agent's entries; default: the agent's own.
+    #[arg(long, value_name = "SPIFFE_ID", requires = "write_svid")]
+    write_svid_id: Option<String>,
+    /// User and group of the files, as numbers.
+    #[arg(long, value_name = "UID:GID", requires = "write_svid")]
+    write_svid_owner: Option<String>,
+    /// Permission bits of the key's file.
+    #[arg(long, value_name = "OCTAL", default_value = "600", requires = "write_svid")]
+    write_svid_key_mode: String,
+    /// Shell command after each change of the files; PALISADE_SVID_DIR names their directory.
+    #[arg(long, value_name = "COMMAND", requires = "write_svid")]
+    on_change: Option<String>,
+    /// File with the number of a process that gets SIGHUP after each change of the files.
+    #[arg(long, value_name = "FILE", requires = "write_svid", conflicts_with = "on_change")]
+    on_change_hup: Option<PathBuf>,
+    /// The operator's socket, for `palisade identity`; default: admin.sock in the data directory.
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
     /// Lifetime to ask for, such as 1h; default: the server's.
     #[arg(long, value_name = "DURATION")]
     ttl: Option<humantime::Duration>,
@@ -98,6 +119,8 @@ fn config(options: Options) -> Result<AgentConfig> {
         .spiffe_id
         .as_deref()
         .map(|text| SpiffeId::parse(text).map_err(|error| exit::usage(format!("--spiffe-id `{text}`: {error}"))));
+    let files = files(&options)?;
+    let admin_socket = options.admin_socket.clone().unwrap_or_else(|| options.data_dir.join("admin.sock"));
     Ok(AgentConfig {
         server: options.server,
         server_name: options.server_name,
@@ -109,7 +132,28 @@ fn config(options: Options) -> Result<AgentConfig> {
         state_dir: options.data_dir,
         socket: Some(options.socket),
         allowed_uids: options.allow_uids,
+        files,
+        admin_socket: Some(admin_socket),
     })
+}
+
+/// The directory for an application that reads files.
+fn files(options: &Options) -> Result<Vec<FilesConfig>> {
+    let Some(dir) = options.write_svid.clone() else { return Ok(Vec::new()) };
+    let id = options
+        .write_svid_id
+        .as_deref()
+        .map(|text| SpiffeId::parse(text).map_err(|error| exit::usage(format!("--write-svid-id `{text}`: {error}"))));
+    let owner = options.write_svid_owner.as_deref().map(|text| {
+        let numbers = text.split_once(':').and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
+        numbers.ok_or_else(|| exit::usage(format!("--write-svid-owner `{text}`: write it like 1000:1000")))
+    });
+    let mode = &options.write_svid_key_mode;
+    let key_mode = u32::from_str_radix(mode, 8).ok().filter(|mode| mode & !0o777 == 0);
+    let key_mode = key_mode.ok_or_else(|| exit::usage(format!("--write-svid-key-mode `{mode}`: write it like 640")))?;
+    let hangup = options.on_change_hup.clone().map(OnChange::Hangup);
+    let on_change = options.on_change.clone().map(OnChange::Command).or(hangup);
+    Ok(vec![FilesConfig { dir, spiffe_id: id.transpose()?, owner: owner.transpose()?, key_mode, on_change }])
 }
 
 /// SIGHUP asks for a new certificate at once.

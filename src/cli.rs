@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::{agent, audit, ca, demo, explain, policy, proxy, server, version};
+use crate::{agent, audit, ca, demo, explain, identity, policy, proxy, server, version};
 
 /// Zero-trust identity and policy engine: a CA and its agent, Istio's authorization policies, an mTLS proxy, an audit log.
 ///
@@ -38,6 +38,9 @@ enum Verb {
     /// Operate the certificate authority.
     #[command(subcommand)]
     Ca(ca::Verb),
+    /// Ask the agent of this machine which identities it has, and who gets them.
+    #[command(subcommand)]
+    Identity(identity::Verb),
     /// Explain a diagnostic code such as PAL0101, or list them all.
     Explain(explain::Options),
     /// Print the version.
@@ -70,6 +73,7 @@ impl Cli {
             Verb::Policy(verb) => verb.run(),
             Verb::Audit(verb) => verb.run(),
             Verb::Ca(verb) => verb.run(),
+            Verb::Identity(verb) => verb.run(),
             Verb::Explain(options) => explain::run(&options),
             Verb::Version(options) => version::run(&options),
             Verb::DemoApp(options) => demo::app::run(options),

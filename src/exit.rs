@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     Invalid = 3,
     /// A missing attribute left a decision open.
     Undecided = 4,
+    /// Something stands in the way for now.
+    Blocked = 5,
     /// Wrong flags or configuration.
     Usage = 64,
     /// The input data cannot be read.

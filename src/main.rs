@@ -8,6 +8,7 @@ mod cli;
 mod demo;
 mod exit;
 mod explain;
+mod identity;
 mod output;
 mod policy;
 mod proxy;

@@ -2,7 +2,11 @@
 //! authorization service for enforcers that are not ours.
 
 mod admin;
+mod attest;
+mod authorities;
 mod authz;
+mod bundle;
+mod entries;
 mod mutual;
 mod record;
 
@@ -13,7 +17,8 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use palisade_audit::{AdminAudit, Authorizer, IngestService, NanoClock, Store};
-use palisade_ca::{Authority, CaConfig, CaService};
+use palisade_ca::attest::x509pop::{Machines, WithMachines};
+use palisade_ca::{Admission, AgentsService, Authority, CaConfig, CaService, Entries, EntrySource};
 use palisade_control::{Control, ControlConfig};
 use palisade_identity::TrustDomain;
 use palisade_policies::{MeshConfig, read_paths};
@@ -31,7 +36,7 @@ use crate::runtime::{self, Addresses, Health, LogOptions, Pages, Supervisor, Sys
 /// Where configuration and state are, and where to listen.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Watched directory of Istio YAML: AuthorizationPolicy, PeerAuthentication, WorkloadEntry, ServiceEntry, and `mesh.yaml`.
+    /// Watched directory of Istio YAML: AuthorizationPolicy, PeerAuthentication, WorkloadEntry, ServiceEntry, RegistrationEntry, `mesh.yaml` and `ca.yaml`.
     #[arg(long, value_name = "DIR", default_value = "/etc/palisade")]
     config_dir: PathBuf,
     /// Keys, records and the administration socket.
@@ -55,6 +60,10 @@ pub(crate) struct Options {
     /// Longest lifetime of a certificate; a request for more is shortened.
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     max_leaf_ttl: humantime::Duration,
+    #[command(flatten)]
+    keys: authorities::KeyOptions,
+    #[command(flatten)]
+    tokens: bundle::TokenOptions,
     #[command(flatten)]
     authz: authz::AuthzOptions,
     #[command(flatten)]
@@ -89,7 +98,9 @@ async fn serve(options: &Options) -> Result<()> {
         states: parts.control.handle().states(),
     };
     let authorization = authz::Authorization::open(&options.authz, ground, &mut registry).await?;
+    let documents = options.tokens.open().await?;
     let mut addresses = Addresses::default();
+    bundle::note(documents.as_ref(), &mut addresses)?;
     addresses.note("grpc", bound.grpc.local_addr()?);
     addresses.note("metrics", bound.metrics.local_addr()?);
     authorization.note(&mut addresses)?;
@@ -97,6 +108,7 @@ async fn serve(options: &Options) -> Result<()> {
     tasks.spawn("metrics", runtime::serve(bound.metrics, pages, shutdown.clone()));
     // The administration socket also takes the authorization service's events, and so it ends after that.
     let last = CancellationToken::new();
+    bundle::start(documents, &parts.authority, &mut tasks, shutdown.clone());
     authorization.run(&mut tasks, &shutdown, last.clone());
     start(parts, (bound.grpc, bound.admin), &mut tasks, (shutdown, last));
     addresses.write(data)?;
@@ -116,24 +128,38 @@ fn start(
     let operator = admin::AdminService {
         audit: AdminAudit::new(parts.store.clone()),
         authority: Arc::clone(&parts.authority),
+        entries: parts.entries.clone(),
         closing: shutdown.clone(),
     };
     let own = parts.ingest.clone().until(last.clone());
     let operator = Routes::new(AdminServer::new(operator)).add_service(own.into_server());
     tasks.spawn_quiet("administration", serve::unix(admin, operator, Limits::default(), last));
-    let routes = Routes::new(CaService::new(Arc::clone(&parts.authority)).into_server())
+    let known: Arc<dyn EntrySource> = Arc::new(parts.entries.clone());
+    let agents = AgentsService::new(Arc::clone(&parts.authority), known, shutdown.clone());
+    let agents = agents.with_admission(parts.admission);
+    let routes = Routes::new(parts.ca.into_server())
+        .add_service(agents.into_server())
         .add_service(parts.control.handle().service())
         .add_service(parts.ingest.until(shutdown.clone()).into_server());
-    let tls: Arc<dyn ServerTls> = Arc::clone(&parts.authority) as Arc<dyn ServerTls>;
+    let tls: Arc<dyn ServerTls> = match parts.machines {
+        Some(machines) => Arc::new(WithMachines::new(Arc::clone(&parts.authority), machines)),
+        None => Arc::clone(&parts.authority) as Arc<dyn ServerTls>,
+    };
     tasks.spawn_quiet("grpc", serve::tls(grpc, tls, routes, Limits::default(), shutdown.clone()));
     tasks.spawn_quiet("certificate authority", parts.authority.run(shutdown.clone()));
+    let states = parts.control.handle().states();
+    tasks.spawn_quiet("registration entries", entries::follow(parts.entries, states, shutdown.clone()));
     tasks.spawn_quiet("control plane", parts.control.run(shutdown));
 }
 
 /// What the server is made of.
 struct Parts {
     authority: Arc<Authority>,
+    ca: CaService,
+    admission: Admission,
+    machines: Option<Arc<Machines>>,
     control: Control,
+    entries: Entries,
     store: Store,
     ingest: IngestService,
 }
@@ -142,16 +168,25 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
     let usage = |error: &(dyn std::error::Error + 'static)| exit::usage(exit::chain(error));
     let clock = Arc::new(SystemClock);
     let trust_domain = trust_domain(options)?;
-    let ca = CaConfig {
+    let settings = attest::Settings::read(&options.config_dir)?;
+    let ca = options.keys.apply(CaConfig {
         leaf_ttl: options.leaf_ttl.into(),
         max_ttl: options.max_leaf_ttl.into(),
         dns_names: options.dns_names.clone(),
+        extra_keys: settings.extra_keys(),
         ..CaConfig::new(options.data_dir.join("ca"), trust_domain.clone())
-    };
+    })?;
+    let ca = options.tokens.apply(ca);
     let authority = Authority::open(ca, clock.clone()).await.map_err(|error| usage(&error))?;
     authority.register_metrics(registry);
-    let config = ControlConfig { trust_domain: Some(trust_domain), ..ControlConfig::new(&options.config_dir) };
+    let database = options.data_dir.join("ca").join(palisade_ca::DATABASE);
+    let entries = Entries::open(&database, trust_domain.clone()).await.map_err(|error| usage(&error))?;
+    let config = ControlConfig { trust_domain: Some(trust_domain.clone()), ..ControlConfig::new(&options.config_dir) };
     let control = Control::new(config, clock, registry);
+    let admission = settings.admission();
+    let ca = CaService::new(Arc::clone(&authority)).with_entries(entries.clone()).with_admission(admission.clone());
+    let machines = settings.machines()?;
+    let ca = settings.configure(ca, &trust_domain, machines.as_ref(), control.handle().states()).await;
     let store =
         Store::open(options.data_dir.join("audit.db"), NanoClock::system()).await.map_err(|error| usage(&error))?;
     let handle = control.handle();
@@ -160,7 +195,7 @@ async fn parts(options: &Options, registry: &mut Registry) -> Result<Parts> {
         None => handle.enforcer_of(caller, claimed),
     });
     let ingest = IngestService::new(store.clone(), authorize, NanoClock::system(), registry);
-    Ok(Parts { authority, control, store, ingest })
+    Ok(Parts { authority, ca, admission, machines, control, entries, store, ingest })
 }
 
 /// On the Unix socket only this very process may add to the record, and only as its authorization service. `None` for callers

@@ -71,6 +71,7 @@ fn is_connection(reason: &str) -> bool {
         reason::STRICT_PLAINTEXT,
         reason::HANDSHAKE_FAILED,
         reason::PEER_INVALID,
+        reason::PEER_REVOKED,
         reason::NO_SNAPSHOT,
         reason::HTTP_UNDETECTED,
     ]

@@ -10,6 +10,7 @@ mod evaluation;
 mod explain;
 mod forwarded;
 pub mod gate;
+pub mod head;
 mod index;
 mod jwks;
 mod link;

@@ -41,6 +41,8 @@ pub mod reason {
     pub const HANDSHAKE_FAILED: &str = "handshake-failed";
     /// Refused: the peer's certificate is no valid SVID.
     pub const PEER_INVALID: &str = "peer-invalid";
+    /// Refused, or an open connection closed: the peer's certificate is revoked.
+    pub const PEER_REVOKED: &str = "peer-revoked";
     /// Refused: no policy snapshot has arrived yet.
     pub const NO_SNAPSHOT: &str = "no-snapshot";
     /// Refused: bytes that turned out to be HTTP after they had passed as opaque ones.

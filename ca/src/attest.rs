@@ -13,6 +13,8 @@ use palisade_wire::Caller;
 
 pub mod certificate;
 pub mod join_token;
+pub mod kubernetes;
+pub mod x509pop;
 
 use crate::store::StoreError;
 
@@ -36,6 +38,18 @@ pub struct Attested {
     pub attestor: &'static str,
     /// Evidence that is used up by the issuance, in the same transaction as its row.
     pub redeem: Option<Redeem>,
+    /// What else is proven, `kind:value` each, for registration entries to select by.
+    pub selectors: Vec<String>,
+    /// What a Kubernetes token said about its holder.
+    pub kubernetes: Option<kubernetes::Holder>,
+}
+
+impl Attested {
+    /// An ID about whose holder nothing else is known.
+    #[must_use]
+    pub fn new(id: SpiffeId, attestor: &'static str) -> Self {
+        Self { id, attestor, redeem: None, selectors: Vec::new(), kubernetes: None }
+    }
 }
 
 /// Evidence that works once.
@@ -62,6 +76,14 @@ pub enum Refusal {
     /// It could not be judged just now: UNAVAILABLE.
     #[error("evidence cannot be judged now")]
     Unavailable(#[from] StoreError),
+    /// What judges it is not there just now: UNAVAILABLE.
+    #[error("{attestor} evidence cannot be judged now: {code}")]
+    Later {
+        /// Who cannot judge.
+        attestor: &'static str,
+        /// A stable reason.
+        code: &'static str,
+    },
 }
 
 /// The answer of an attestor: `None` if there is no evidence of its kind.
@@ -81,8 +103,8 @@ pub trait Attestor: Debug + Send + Sync {
 ///
 /// # Errors
 /// The first refusal if nobody succeeds; `Ok(None)` if there was no evidence at all.
-pub(crate) async fn first_success(
-    attestors: &[Box<dyn Attestor>],
+pub(crate) async fn first_success<'a>(
+    attestors: impl Iterator<Item = &'a dyn Attestor>,
     evidence: Evidence<'_>,
 ) -> Result<Option<Attested>, Refusal> {
     let mut refusal = None;

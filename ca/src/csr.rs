@@ -15,12 +15,16 @@ use x509_cert::request::{CertReqInfo, ExtensionReq};
 
 mod key;
 
+pub use key::ExtraKeys;
 pub(crate) use key::PublicKey;
 
 /// The largest request read, in bytes of PEM: RSA with 8192 bits and some names fit several times.
 pub(crate) const MAX_CSR_BYTES: usize = 32 * 1_024;
 
-const EXTENSION_REQUEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.14");
+/// The attribute of PKCS#9 that carries extensions, and Microsoft's, which means the same: what the first may not ask, the
+/// second may not either.
+const EXTENSION_REQUESTS: [ObjectIdentifier; 2] =
+    [ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.14"), ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.14")];
 const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
 /// What a request may carry without being refused; only the first is even looked at.
 const KNOWN_EXTENSIONS: [ObjectIdentifier; 4] = [
@@ -56,17 +60,17 @@ pub enum CsrError {
     /// An extension that no request needs.
     #[error("the request asks for extension {0}, which is never granted")]
     Extension(String),
-    /// The key's kind or curve.
-    #[error("keys of this kind are not accepted: use ECDSA P-256 or P-384, or RSA from 2048 bits")]
-    KeyKind,
+    /// The key's kind or curve, by name where it has one, else its OID.
+    #[error("keys of kind `{0}` are not accepted: use ECDSA P-256 or P-384, or RSA from 2048 bits")]
+    KeyKind(String),
     /// An RSA key that is too short or too long.
     #[error("an RSA key must have 2048 to 8192 bits, not {0}")]
     RsaSize(usize),
     /// An RSA key with an exponent that is even or below 65537.
     #[error("an RSA key must have an odd public exponent of at least 65537")]
     RsaExponent,
-    /// An EC point that is not in uncompressed form.
-    #[error("an EC key must be an uncompressed point of its curve")]
+    /// An EC point that is not in uncompressed form, or a key of the wrong length.
+    #[error("the key must have its curve's length, and an EC key be an uncompressed point")]
     Point,
     /// Signed with an algorithm that is not accepted with its key.
     #[error("the request's signature algorithm is not accepted with its key")]
@@ -95,7 +99,7 @@ impl CsrError {
             Self::Malformed(_) => "csr-malformed",
             Self::Twice(_) => "csr-duplicate",
             Self::Extension(_) => "csr-extension",
-            Self::KeyKind => "csr-key-kind",
+            Self::KeyKind(_) => "csr-key-kind",
             Self::RsaSize(_) => "csr-rsa-size",
             Self::RsaExponent => "csr-rsa-exponent",
             Self::Point => "csr-point",
@@ -112,14 +116,24 @@ impl Csr {
     ///
     /// # Errors
     /// [`CsrError`], for the caller to read.
-    pub fn parse(pem: &str) -> Result<Self, CsrError> {
+    pub fn parse(pem: &str, extra: ExtraKeys) -> Result<Self, CsrError> {
         if pem.len() > MAX_CSR_BYTES {
             return Err(CsrError::TooLong(pem.len()));
         }
-        let der = only_block(pem)?;
-        let Parts { signed, algorithm, signature } = split(&der).map_err(malformed)?;
+        Self::from_der(&only_block(pem)?, extra)
+    }
+
+    /// Reads and verifies one PKCS#10 request in DER.
+    ///
+    /// # Errors
+    /// [`CsrError`], for the caller to read.
+    pub fn from_der(der: &[u8], extra: ExtraKeys) -> Result<Self, CsrError> {
+        if der.len() > MAX_CSR_BYTES {
+            return Err(CsrError::TooLong(der.len()));
+        }
+        let Parts { signed, algorithm, signature } = split(der).map_err(malformed)?;
         let info = CertReqInfo::from_der(signed).map_err(malformed)?;
-        let key = PublicKey::check(&info.public_key)?;
+        let key = PublicKey::check(&info.public_key, extra)?;
         let uri = requested_uri(&info)?;
         key.verify(signed, algorithm, signature)?;
         Ok(Self { key, uri })
@@ -210,15 +224,17 @@ fn requested_uri(info: &CertReqInfo) -> Result<Option<String>, CsrError> {
 }
 
 fn extensions(info: &CertReqInfo) -> Result<Vec<Extension>, CsrError> {
-    let mut requests = info.attributes.iter().filter(|attribute| attribute.oid == EXTENSION_REQUEST);
+    let mut requests = info.attributes.iter().filter(|attribute| EXTENSION_REQUESTS.contains(&attribute.oid));
     let (Some(request), second) = (requests.next(), requests.next()) else { return Ok(Vec::new()) };
     if second.is_some() || request.values.len() != 1 {
-        return Err(CsrError::Twice(EXTENSION_REQUEST.to_string()));
+        return Err(CsrError::Twice(request.oid.to_string()));
     }
     let value = request.values.iter().next().map(Encode::to_der).transpose().map_err(malformed)?;
     let request = ExtensionReq::from_der(&value.unwrap_or_default()).map_err(malformed)?;
     Ok(request.0)
 }
 
+#[cfg(test)]
+mod corpus;
 #[cfg(test)]
 mod tests;

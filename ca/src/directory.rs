@@ -9,11 +9,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 const VERSION_FILE: &str = "format-version";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const TEMPORARY: &str = ".tmp-";
 /// Far above any key and certificate; a bound, so that a wrong file cannot fill memory.
 const LARGEST_FILE: u64 = 256 * 1_024;
@@ -78,25 +79,32 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Opens `path`, making it on first use; an empty directory is adopted and closed to others.
-    pub(crate) fn open(path: &Path) -> Result<Self, DirectoryError> {
+    /// Opens `path`, making it on first use; an empty directory is adopted and closed to others. Also returns the version of
+    /// what is in it: an older one is for the caller to bring up to date, and then to [`upgrade`](Self::upgrade).
+    pub(crate) fn open(path: &Path) -> Result<(Self, u32), DirectoryError> {
         let failed = |action| move |source| DirectoryError::Io { action, path: path.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create"))?;
         let directory = Self { path: path.to_owned() };
         directory.clean(failed("read"))?;
-        match directory.read(VERSION_FILE)? {
+        let version = match directory.read(VERSION_FILE)? {
             Some(text) => directory.check_version(&text)?,
             None => {
                 directory.refuse_foreign(failed("read"))?;
                 fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed("chmod"))?;
                 directory.create(VERSION_FILE, format!("{VERSION}\n").as_bytes())?;
+                VERSION
             }
-        }
+        };
         let mode = fs::metadata(path).map_err(failed("look at"))?.mode() & 0o7777;
         if mode & 0o022 != 0 {
             return Err(DirectoryError::Writable { path: path.to_owned(), mode });
         }
-        Ok(directory)
+        Ok((directory, version))
+    }
+
+    /// Says that everything in the directory is of the present version now.
+    pub(crate) fn upgrade(&self) -> Result<(), DirectoryError> {
+        self.replace(VERSION_FILE, format!("{VERSION}\n").as_bytes())
     }
 
     /// Where `name` is kept.
@@ -129,6 +137,30 @@ impl Directory {
     pub(crate) fn replace(&self, name: &str, contents: &[u8]) -> Result<(), DirectoryError> {
         let (path, temporary) = (self.join(name), self.write_temporary(name, contents)?);
         fs::rename(&temporary, &path).and_then(|()| self.sync()).map_err(|source| io_error("replace", path, source))
+    }
+
+    /// Removes `name` if it is there.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), DirectoryError> {
+        let path = self.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.and_then(|()| self.sync()).map_err(|source| io_error("remove", path, source)),
+        }
+    }
+
+    /// Names of the files that were last changed so long ago.
+    pub(crate) fn older_than(&self, age: Duration) -> Result<Vec<String>, DirectoryError> {
+        let failed = |source| io_error("read", self.path.clone(), source);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            // A time ahead of ours is no age.
+            if modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|passed| passed >= age)) {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        Ok(names)
     }
 
     fn write_temporary(&self, name: &str, contents: &[u8]) -> Result<PathBuf, DirectoryError> {
@@ -177,12 +209,12 @@ impl Directory {
         Ok(Some(contents))
     }
 
-    fn check_version(&self, text: &[u8]) -> Result<(), DirectoryError> {
+    fn check_version(&self, text: &[u8]) -> Result<u32, DirectoryError> {
         let found = String::from_utf8_lossy(text).trim().to_owned();
-        if found.parse() == Ok(VERSION) {
-            return Ok(());
+        match found.parse() {
+            Ok(version @ 1..=VERSION) => Ok(version),
+            _ => Err(DirectoryError::Version { path: self.join(VERSION_FILE), found }),
         }
-        Err(DirectoryError::Version { path: self.join(VERSION_FILE), found })
     }
 
     fn refuse_foreign(&self, failed: impl Fn(io::Error) -> DirectoryError + Copy) -> Result<(), DirectoryError> {
@@ -230,13 +262,13 @@ mod tests {
     fn first_use_makes_it_private_and_versioned() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("state/ca");
-        let directory = Directory::open(&path).unwrap();
+        let directory = Directory::open(&path).unwrap().0;
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         directory.create("key", b"one").unwrap();
         directory.create("key", b"two").unwrap();
         assert_eq!(**directory.read_secret("key").unwrap().unwrap(), *b"one", "create never replaces");
         directory.replace("key", b"three").unwrap();
-        let again = Directory::open(&path).unwrap();
+        let again = Directory::open(&path).unwrap().0;
         assert_eq!(**again.read_secret("key").unwrap().unwrap(), *b"three");
         assert_eq!(fs::metadata(path.join("key")).unwrap().mode() & 0o777, 0o600);
         assert_eq!(names(&path), ["format-version", "key"], "no temporary file is left");
@@ -262,9 +294,9 @@ mod tests {
         assert!(error.contains("thesis.txt") && error.contains("empty directory"), "{error}");
 
         let newer = tempfile::tempdir().unwrap();
-        fs::write(newer.path().join(VERSION_FILE), "2\n").unwrap();
+        fs::write(newer.path().join(VERSION_FILE), "3\n").unwrap();
         let error = Directory::open(newer.path()).unwrap_err().to_string();
-        assert!(error.contains("format-version") && error.contains("`2`"), "{error}");
+        assert!(error.contains("format-version") && error.contains("`3`"), "{error}");
 
         let open = tempfile::tempdir().unwrap();
         Directory::open(open.path()).unwrap();
@@ -276,7 +308,7 @@ mod tests {
     #[test]
     fn a_key_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let directory = Directory::open(dir.path()).unwrap();
+        let directory = Directory::open(dir.path()).unwrap().0;
         directory.create("key", b"secret").unwrap();
         for mode in [0o640, 0o604, 0o666] {
             fs::set_permissions(dir.path().join("key"), fs::Permissions::from_mode(mode)).unwrap();

@@ -1,13 +1,33 @@
-//! Leaves: how long, for whom, and nothing released that would not be accepted.
+//! Leaves: how long, for whom, and in exactly which bytes.
+//!
+//! Everything in a leaf but the names, the key, the serial number and the dates is the same each time, and the signer that
+//! makes them was proven by a leaf like these (`Signer::new`), so a leaf is not verified again when it is made.
 
 use std::net::IpAddr;
 
-use palisade_identity::{CertificateDer, SpiffeId, TrustBundles, UnixTime, VerifyError, verify_peer};
-use rcgen::{
-    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PublicKeyData, SanType,
-};
+use palisade_identity::{CertificateDer, SpiffeId};
 
-use crate::signer::{Signer, SignerError, date, serial};
+use crate::custody::CustodyError;
+use crate::encode::{bit_string, date, push, sequence, tlv, unsigned};
+use crate::signer::{Signer, SignerError, hex, serial, sha256};
+
+/// basicConstraints, critical: cA=false.
+const BASIC_CONSTRAINTS: &[u8] = &[0x30, 0x0c, 0x06, 0x03, 0x55, 0x1d, 0x13, 0x01, 0x01, 0xff, 0x04, 0x02, 0x30, 0x00];
+/// keyUsage, critical: digitalSignature.
+const KEY_USAGE: &[u8] =
+    &[0x30, 0x0e, 0x06, 0x03, 0x55, 0x1d, 0x0f, 0x01, 0x01, 0xff, 0x04, 0x04, 0x03, 0x02, 0x07, 0x80];
+/// extendedKeyUsage: serverAuth and clientAuth.
+const EXTENDED_KEY_USAGE: &[u8] = &[
+    0x30, 0x1d, 0x06, 0x03, 0x55, 0x1d, 0x25, 0x04, 0x16, 0x30, 0x14, 0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07,
+    0x03, 0x01, 0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02,
+];
+const SUBJECT_ALT_NAME: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x11];
+const SUBJECT_KEY_ID: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x0e];
+const AUTHORITY_KEY_ID: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x23];
+const CRITICAL: &[u8] = &[0x01, 0x01, 0xff];
+/// Version 3, the only one with extensions.
+const VERSION: &[u8] = &[0xa0, 0x03, 0x02, 0x01, 0x02];
+const EMPTY_NAME: &[u8] = &[0x30, 0x00];
 
 /// The dates a leaf gets, in unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,14 +73,14 @@ pub(crate) enum LeafError {
     #[error("the signing certificate is not valid now")]
     SignerDates,
     #[error("signing failed")]
-    Sign(#[from] SignerError),
-    #[error("the leaf does not verify")]
-    Verify(#[from] VerifyError),
-    #[error("the leaf carries another ID or lifetime than was decided")]
-    Content,
+    Sign(#[from] CustodyError),
+    #[error("no serial number")]
+    Serial(#[from] SignerError),
+    #[error("`{0}` cannot stand in a certificate")]
+    Name(String),
 }
 
-/// A signed and verified leaf.
+/// A signed leaf.
 #[derive(Debug)]
 pub(crate) struct Leaf {
     pub(crate) certificate: CertificateDer<'static>,
@@ -78,53 +98,59 @@ pub(crate) struct LeafSpec<'a> {
     pub(crate) lifetime: Lifetime,
 }
 
-/// Signs a leaf, and verifies it as a peer would before it is let out.
-pub(crate) fn issue(
-    spec: &LeafSpec<'_>,
-    key: &impl PublicKeyData,
-    signer: &Signer,
-    bundles: &TrustBundles,
-) -> Result<Leaf, LeafError> {
-    let certificate = signer.sign(&params(spec)?, key)?;
-    // Judged at its first second: a clock that steps in between must not make a good leaf look bad.
-    let begins = UnixTime::since_unix_epoch(std::time::Duration::from_secs(spec.lifetime.not_before));
-    let chain = [certificate.clone(), signer.certificate().clone()];
-    let verified = verify_peer(&chain, bundles, begins)?;
-    if verified.id() != spec.id || verified.not_after().as_secs() != spec.lifetime.not_after {
-        return Err(LeafError::Content);
-    }
-    Ok(Leaf { certificate, serial: verified.serial().to_owned(), lifetime: spec.lifetime })
+/// Signs a leaf for the key whose SubjectPublicKeyInfo (DER) is `key`.
+pub(crate) fn issue(spec: &LeafSpec<'_>, key: &[u8], signer: &Signer) -> Result<Leaf, LeafError> {
+    let (serial, algorithm) = (serial()?, signer.key().scheme().identifier());
+    let validity = sequence(&[&date(spec.lifetime.not_before), &date(spec.lifetime.not_after)]);
+    let extensions =
+        tlv(0xa3, &sequence(&[BASIC_CONSTRAINTS, KEY_USAGE, EXTENDED_KEY_USAGE, &names(spec)?, &key_ids(key, signer)]));
+    let number = unsigned(&serial);
+    let issuer = &signer.found.subject;
+    let signed = sequence(&[VERSION, &number, algorithm, issuer, &validity, EMPTY_NAME, key, &extensions]);
+    let signature = bit_string(&signer.key().sign(&signed)?);
+    let certificate = CertificateDer::from(sequence(&[&signed, algorithm, &signature]));
+    Ok(Leaf { certificate, serial: hex(&serial), lifetime: spec.lifetime })
 }
 
-fn params(spec: &LeafSpec<'_>) -> Result<CertificateParams, SignerError> {
-    let name = |text: &str| {
-        let refused = |error: rcgen::Error| SignerError::Make { what: "subject name", reason: error.to_string() };
-        text.to_owned().try_into().map_err(refused)
-    };
-    let mut params = CertificateParams::default();
-    // An empty subject makes the names critical (RFC 5280, 4.2.1.6).
-    params.distinguished_name = DistinguishedName::new();
-    params.subject_alt_names = vec![SanType::URI(name(spec.id.as_str())?)];
-    for dns in spec.dns_names {
-        params.subject_alt_names.push(SanType::DnsName(name(dns)?));
+/// subjectAltName, critical because the subject is empty (RFC 5280, 4.2.1.6).
+fn names(spec: &LeafSpec<'_>) -> Result<Vec<u8>, LeafError> {
+    let mut names = tlv(0x86, spec.id.as_str().as_bytes());
+    for name in spec.dns_names {
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(LeafError::Name(name.clone()));
+        }
+        push(&mut names, 0x82, name.as_bytes());
     }
-    params.subject_alt_names.extend(spec.addresses.iter().copied().map(SanType::IpAddress));
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    params.use_authority_key_identifier_extension = true;
-    params.serial_number = Some(serial()?);
-    params.not_before = date(spec.lifetime.not_before)?;
-    params.not_after = date(spec.lifetime.not_after)?;
-    Ok(params)
+    for address in spec.addresses {
+        match address {
+            IpAddr::V4(four) => push(&mut names, 0x87, &four.octets()),
+            IpAddr::V6(six) => push(&mut names, 0x87, &six.octets()),
+        }
+    }
+    Ok(sequence(&[SUBJECT_ALT_NAME, CRITICAL, &tlv(0x04, &tlv(0x30, &names))]))
+}
+
+/// subjectKeyIdentifier, and authorityKeyIdentifier if the signing certificate has an identifier.
+fn key_ids(key: &[u8], signer: &Signer) -> Vec<u8> {
+    let digest = sha256(key);
+    let own = tlv(0x04, digest.get(..20).unwrap_or_default());
+    let mut both = sequence(&[SUBJECT_KEY_ID, &tlv(0x04, &own)]);
+    if let Some(id) = &signer.found.key_id {
+        let authority = sequence(&[&tlv(0x80, id)]);
+        both.extend(sequence(&[AUTHORITY_KEY_ID, &tlv(0x04, &authority)]));
+    }
+    both
 }
 
 #[cfg(test)]
 mod tests {
     use der::Decode;
-    use palisade_identity::{TrustBundle, TrustDomain};
-    use rcgen::KeyPair;
-    use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
+    use palisade_identity::{TrustBundles, UnixTime, verify_peer};
+    use rcgen::{KeyPair, PublicKeyData as _};
+    use x509_cert::ext::pkix::name::GeneralName;
+    use x509_cert::ext::pkix::{
+        AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName, SubjectKeyIdentifier,
+    };
 
     use super::*;
 
@@ -148,6 +174,7 @@ mod tests {
         assert_eq!(dates(1), (0, 1, false));
     }
 
+    /// Trap 38, for the signer itself.
     #[test]
     fn no_leaf_leaves_its_signer() {
         let brief = POLICY.dates(3_600, NOW, (NOW - 10, NOW + 100)).unwrap();
@@ -157,6 +184,7 @@ mod tests {
     }
 
     /// Every date a client may see: the middle of the dates lies ahead, or it would renew in a loop.
+    /// Traps 19 and 20: dates that begin now, and backdating that makes clients renew in a loop.
     #[test]
     fn the_middle_of_the_dates_is_never_past() {
         for asked in 1..2_000 {
@@ -165,17 +193,18 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_leaf_is_what_the_standards_want() {
-        let domain = TrustDomain::parse("cluster.local").unwrap();
-        let root = Signer::root(&domain, NOW).unwrap();
-        let signer = root.intermediate(&domain, NOW).unwrap();
-        let bundle = TrustBundle::new(domain, vec![root.certificate().clone()]).unwrap();
-        let bundles = TrustBundles::from_iter([bundle]);
+    fn leaf_of(signer: &Signer, dns_names: &[String], addresses: &[IpAddr]) -> Leaf {
         let id = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/web").unwrap();
         let lifetime = POLICY.dates(0, NOW, SIGNER).unwrap();
-        let spec = LeafSpec { id: &id, dns_names: &[], addresses: &[], lifetime };
-        let leaf = issue(&spec, &KeyPair::generate().unwrap(), &signer, &bundles).unwrap();
+        let spec = LeafSpec { id: &id, dns_names, addresses, lifetime };
+        issue(&spec, &KeyPair::generate().unwrap().subject_public_key_info(), signer).unwrap()
+    }
+
+    /// Traps 5, 6, 7, 8 and 37: what naive issuers leave out or make optional.
+    #[test]
+    fn a_leaf_is_what_the_standards_want() {
+        let (signer, bundle) = crate::signer::tests::signer(NOW);
+        let leaf = leaf_of(&signer, &[], &[]);
         let parsed = x509_cert::Certificate::from_der(&leaf.certificate).unwrap();
         let tbs = parsed.tbs_certificate();
         assert!(tbs.subject().is_empty());
@@ -185,9 +214,34 @@ mod tests {
         let (critical, usage) = tbs.get_extension::<KeyUsage>().unwrap().unwrap();
         assert!(critical && usage.0.into_iter().count() == 1 && usage.digital_signature());
         assert_eq!(tbs.get_extension::<ExtendedKeyUsage>().unwrap().unwrap().1.0.len(), 2);
+        let authority = tbs.get_extension::<AuthorityKeyIdentifier>().unwrap().unwrap().1;
+        let signer_id = signer.found.key_id.clone().unwrap();
+        assert_eq!(authority.key_identifier.unwrap().as_bytes(), signer_id);
+        assert!(tbs.get_extension::<SubjectKeyIdentifier>().unwrap().is_some());
         assert_eq!(leaf.serial.len(), 40);
-        let elsewhere = TrustBundles::default();
-        let refused = issue(&spec, &KeyPair::generate().unwrap(), &signer, &elsewhere);
-        assert!(matches!(refused, Err(LeafError::Verify(_))), "nothing is released that does not verify");
+        assert_ne!(leaf.serial, leaf_of(&signer, &[], &[]).serial);
+        let chain = [leaf.certificate.clone(), signer.chain[0].clone()];
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(NOW));
+        let peer = verify_peer(&chain, &TrustBundles::from_iter([bundle]), now).unwrap();
+        assert_eq!((peer.serial(), peer.not_after().as_secs()), (leaf.serial.as_str(), NOW + 3_600));
+    }
+
+    /// Trap 2: names are a typed list and no text that is joined and split.
+    #[test]
+    fn names_stand_apart() {
+        let (signer, _) = crate::signer::tests::signer(NOW);
+        let dns = ["a.test,URI:spiffe://cluster.local/ns/x/sa/admin".to_owned(), "b.test".to_owned()];
+        let leaf = leaf_of(&signer, &dns, &["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()]);
+        let parsed = x509_cert::Certificate::from_der(&leaf.certificate).unwrap();
+        let names = parsed.tbs_certificate().get_extension::<SubjectAltName>().unwrap().unwrap().1;
+        let uris = names.0.iter().filter(|name| matches!(name, GeneralName::UniformResourceIdentifier(_)));
+        assert_eq!((names.0.len(), uris.count()), (5, 1));
+        let id = SpiffeId::parse("spiffe://cluster.local/a").unwrap();
+        let lifetime = POLICY.dates(0, NOW, SIGNER).unwrap();
+        for bad in ["", "b\u{fc}cher.test", "a b"] {
+            let spec = LeafSpec { id: &id, dns_names: &[bad.to_owned()], addresses: &[], lifetime };
+            let key = KeyPair::generate().unwrap().subject_public_key_info();
+            assert!(matches!(issue(&spec, &key, &signer), Err(LeafError::Name(_))), "{bad}");
+        }
     }
 }

@@ -8,18 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::Row;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::Metrics;
 
+mod queries;
 mod writer;
 
 /// Version of the schema below; a database of a later one is refused.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS issuance (
     serial TEXT NOT NULL UNIQUE,
@@ -31,7 +29,9 @@ CREATE TABLE IF NOT EXISTS issuance (
     requested_ttl INTEGER NOT NULL,
     shortened INTEGER NOT NULL,
     key_sha256 TEXT NOT NULL,
-    issued_at INTEGER NOT NULL
+    issued_at INTEGER NOT NULL,
+    authority TEXT NOT NULL DEFAULT '',
+    entry TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS issuance_by_id ON issuance (spiffe_id, issued_at);
 CREATE TABLE IF NOT EXISTS join_token (
@@ -42,7 +42,24 @@ CREATE TABLE IF NOT EXISTS join_token (
     used_at INTEGER,
     used_key_sha256 TEXT
 ) WITHOUT ROWID;
-PRAGMA user_version = 1;
+";
+/// From version 1, whose rows do not say which authority signed them: there was one.
+const FROM_1: &str = "
+ALTER TABLE issuance ADD COLUMN authority TEXT NOT NULL DEFAULT '';
+ALTER TABLE issuance ADD COLUMN entry TEXT NOT NULL DEFAULT '';
+";
+/// What version 2 added.
+const SINCE_2: &str = "
+CREATE INDEX IF NOT EXISTS issuance_by_authority ON issuance (authority, not_after);
+CREATE TABLE IF NOT EXISTS revocation (
+    serial TEXT NOT NULL PRIMARY KEY,
+    spiffe_id TEXT NOT NULL,
+    not_after INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    revoked_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS revocation_by_end ON revocation (not_after);
+PRAGMA user_version = 2;
 ";
 /// Records that may wait for the writer before callers wait with them.
 const QUEUE: usize = 8_192;
@@ -78,6 +95,9 @@ pub enum StoreError {
     /// The join token was redeemed by another key, has expired, or is unknown.
     #[error("the join token can no longer be redeemed")]
     TokenSpent,
+    /// The certificate that was the evidence has been revoked.
+    #[error("the caller's certificate is revoked")]
+    CallerRevoked,
 }
 
 /// One issuance, as it is kept.
@@ -87,7 +107,7 @@ pub struct IssuanceRow {
     pub serial: String,
     /// The ID issued.
     pub spiffe_id: String,
-    /// Address of the caller; empty for the server itself.
+    /// Address of the caller, the SPIFFE ID of an agent that asked for a workload; empty for the server itself.
     pub caller: String,
     /// How the caller was attested.
     pub attestor: String,
@@ -103,6 +123,34 @@ pub struct IssuanceRow {
     pub key_sha256: String,
     /// When, unix time.
     pub issued_at: i64,
+    /// The authority that signed it, by its identifier; empty in rows of a release that had but one.
+    pub authority: String,
+    /// The registration entry it was issued for; empty if there is none.
+    pub entry: String,
+}
+
+/// A revoked certificate.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Revocation {
+    /// Serial number, lower-case hex.
+    pub serial: String,
+    /// The ID it carries.
+    pub spiffe_id: String,
+    /// Last second of its validity, unix time; after that nobody needs to be told.
+    pub not_after: i64,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// When, unix time.
+    pub revoked_at: i64,
+}
+
+/// Which certificates are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// All of an ID that have not expired.
+    Id(String),
+    /// The one with this serial number, lower-case hex.
+    Serial(String),
 }
 
 /// A join token as it is kept: never the secret.
@@ -116,8 +164,18 @@ pub(crate) struct TokenRow {
 }
 
 enum Write {
-    Issuance { row: IssuanceRow, redeem: Option<String> },
+    Issuance { row: IssuanceRow, evidence: Evidence },
     Token(TokenRow),
+    Revoke { target: Target, reason: String, now: i64 },
+}
+
+/// What an issuance uses up or relies on, judged in the transaction that records it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Evidence {
+    /// Hash of the secret of a join token to redeem.
+    pub(crate) redeem: Option<String>,
+    /// Serial number of the certificate that the caller showed.
+    pub(crate) presented: Option<String>,
 }
 
 struct Job {
@@ -150,6 +208,7 @@ impl Store {
         let writing = pool(1, options.clone()).await.map_err(failed)?;
         prepare(&writing, &path).await?;
         let readers = pool(4, options.read_only(true)).await.map_err(failed)?;
+        let denied = queries::serials(&readers).await.map_err(failed)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (path, failing) = (Arc::from(path), Arc::new(AtomicBool::new(false)));
         let writer = writer::Writer {
@@ -157,6 +216,7 @@ impl Store {
             path: Arc::clone(&path),
             failing: Arc::clone(&failing),
             failures: metrics.store_failures.clone(),
+            denied,
         };
         tokio::spawn(writer.run(queue));
         Ok(Self { path, readers, jobs, failing, metrics })
@@ -167,10 +227,14 @@ impl Store {
         self.failing.load(Ordering::Relaxed)
     }
 
-    /// Makes an issuance durable, redeeming `token` (the hash of its secret) in the same transaction:
-    /// both or neither.
-    pub(crate) async fn record(&self, row: IssuanceRow, token: Option<String>) -> Result<(), StoreError> {
-        self.write(Write::Issuance { row, redeem: token }).await
+    /// Makes an issuance durable, using up its evidence in the same transaction: both or neither.
+    pub(crate) async fn record(&self, row: IssuanceRow, evidence: Evidence) -> Result<(), StoreError> {
+        self.write(Write::Issuance { row, evidence }).await
+    }
+
+    /// Makes a revocation durable. Issuances recorded after it know of it.
+    pub(crate) async fn revoke(&self, target: Target, reason: String, now: i64) -> Result<(), StoreError> {
+        self.write(Write::Revoke { target, reason, now }).await
     }
 
     /// Makes a join token durable.
@@ -190,22 +254,6 @@ impl Store {
         result
     }
 
-    /// The token whose secret has this hash.
-    pub(crate) async fn token(&self, secret_sha256: &str) -> Result<Option<TokenRow>, StoreError> {
-        let query = "SELECT secret_sha256, spiffe_id, created_at, expires_at, used_key_sha256 FROM join_token \
-                     WHERE secret_sha256 = ?1";
-        let row = sqlx::query(query).bind(secret_sha256).fetch_optional(&self.readers).await;
-        row.and_then(|row| row.map(|row| token_row(&row)).transpose()).map_err(|error| self.failed(error))
-    }
-
-    /// The newest issuances for an ID, at most `limit`.
-    pub(crate) async fn issuances(&self, spiffe_id: &str, limit: u32) -> Result<Vec<IssuanceRow>, StoreError> {
-        let query = "SELECT * FROM issuance WHERE spiffe_id = ?1 ORDER BY issued_at DESC, rowid DESC LIMIT ?2";
-        let rows = sqlx::query(query).bind(spiffe_id).bind(limit).fetch_all(&self.readers).await;
-        let rows = rows.and_then(|rows| rows.iter().map(issuance_row).collect());
-        rows.map_err(|error| self.failed(error))
-    }
-
     fn failed(&self, error: sqlx::Error) -> StoreError {
         StoreError::Database { path: self.path.to_path_buf(), source: Arc::new(error) }
     }
@@ -214,40 +262,19 @@ impl Store {
 async fn prepare(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::Database { path: path.to_owned(), source: Arc::new(source) };
     let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(pool).await.map_err(failed)?;
-    match found {
-        0 => {
-            let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-            sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await.map_err(failed)?;
-            transaction.commit().await.map_err(failed)
-        }
-        SCHEMA_VERSION => Ok(()),
-        found => Err(StoreError::Version { path: path.to_owned(), found }),
+    let steps: &[&'static str] = match found {
+        0 => &[SCHEMA, SINCE_2],
+        1 => &[FROM_1, SINCE_2],
+        SCHEMA_VERSION => return Ok(()),
+        found => return Err(StoreError::Version { path: path.to_owned(), found }),
+    };
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+    // Of two that start at once the second finds the work done.
+    let now: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *transaction).await.map_err(failed)?;
+    for step in steps.iter().take_while(|_| now == found) {
+        sqlx::raw_sql(*step).execute(&mut *transaction).await.map_err(failed)?;
     }
-}
-
-fn token_row(row: &SqliteRow) -> Result<TokenRow, sqlx::Error> {
-    Ok(TokenRow {
-        secret_sha256: row.try_get("secret_sha256")?,
-        spiffe_id: row.try_get("spiffe_id")?,
-        created_at: row.try_get("created_at")?,
-        expires_at: row.try_get("expires_at")?,
-        used_key_sha256: row.try_get("used_key_sha256")?,
-    })
-}
-
-fn issuance_row(row: &SqliteRow) -> Result<IssuanceRow, sqlx::Error> {
-    Ok(IssuanceRow {
-        serial: row.try_get("serial")?,
-        spiffe_id: row.try_get("spiffe_id")?,
-        caller: row.try_get("caller")?,
-        attestor: row.try_get("attestor")?,
-        not_before: row.try_get("not_before")?,
-        not_after: row.try_get("not_after")?,
-        requested_ttl: row.try_get("requested_ttl")?,
-        shortened: row.try_get("shortened")?,
-        key_sha256: row.try_get("key_sha256")?,
-        issued_at: row.try_get("issued_at")?,
-    })
+    transaction.commit().await.map_err(failed)
 }
 
 #[cfg(test)]

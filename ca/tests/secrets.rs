@@ -7,14 +7,21 @@
 #[path = "enrolment/harness.rs"]
 mod harness;
 
+#[expect(dead_code, reason = "the other tests use the rest of it")]
+#[path = "enrolment/issuer.rs"]
+mod issuer;
+
 use std::fs;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
+use palisade_ca::attest::kubernetes::{KeySource, KubernetesTokens, OfflineConfig, OfflineTokens};
+use palisade_identity::UnixTime;
 use rcgen::KeyPair;
 use tracing_subscriber::fmt::MakeWriter;
 
-use harness::{Server, WEB, csr, web};
+use harness::{Server, WEB, csr, domain, web};
+use issuer::{ISSUER, Issuer, claims};
 
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);
@@ -38,6 +45,19 @@ impl MakeWriter<'_> for Captured {
     }
 }
 
+/// A server that believes this issuer, too.
+async fn start(issuer: &Issuer) -> Server {
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    fs::write(keys.path(), issuer::jwks(&[issuer])).unwrap();
+    let config = OfflineConfig {
+        issuer: ISSUER.into(),
+        audiences: vec!["istio-ca".into()],
+        keys: KeySource::File(keys.path().into()),
+    };
+    let projected = KubernetesTokens::new(domain(), OfflineTokens::start(config).await);
+    Server::start_service(|service| service.with_attestor(Box::new(projected))).await
+}
+
 #[tokio::test]
 async fn logs_hold_no_token_and_no_key() {
     let captured = Captured::default();
@@ -46,22 +66,32 @@ async fn logs_hold_no_token_and_no_key() {
         .with_writer(captured.clone())
         .finish();
     tracing::subscriber::set_global_default(subscriber).unwrap();
-    let server = Server::start().await;
+    let issuer = Issuer::rsa("r");
+    let server = start(&issuer).await;
     let token = server.token(&web()).await;
     let key = KeyPair::generate().unwrap();
     let mut agent = server.pinned(&token);
     agent.ask("garbage", 0, Some(&token)).await.unwrap_err();
     agent.ask(&csr(&key, &[WEB]), 0, Some(&token)).await.unwrap();
     agent.ask(&csr(&KeyPair::generate().unwrap(), &[WEB]), 0, Some(&token)).await.unwrap_err();
+    let now = UnixTime::now().as_secs();
+    let (projected, lapsed) = (issuer.token(&claims("shop", "web", now)), issuer.token(&claims("shop", "web", 0)));
+    agent.ask(&csr(&key, &[WEB]), 0, Some(&projected)).await.unwrap();
+    agent.ask(&csr(&key, &[WEB]), 0, Some(&lapsed)).await.unwrap_err();
     server.authority.maintain().await;
-    let files = ["root.pem", "intermediate.pem"].map(|name| fs::read_to_string(server.dir.path().join(name)).unwrap());
+    server.authority.prepare(false, None).await.unwrap();
+    let files = fs::read_dir(server.dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    let keys = files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("key-"));
+    let files: Vec<_> = keys.map(|path| fs::read_to_string(path).unwrap()).collect();
+    assert_eq!(files.len(), 4, "two roots and two intermediates");
     server.stop().await;
 
     let log = String::from_utf8_lossy(&captured.0.lock().unwrap()).into_owned();
-    for expected in ["certificate issued", "certificate refused", "token-used", "join token created"] {
+    for expected in ["certificate issued", "certificate refused", "token-used", "join token created", "token-expired"] {
         assert!(log.contains(expected), "the capture works: {expected}");
     }
     let mut secrets: Vec<String> = vec![token.split('.').nth(1).unwrap().to_owned()];
+    secrets.extend([&projected, &lapsed].iter().flat_map(|token| token.split('.').skip(1)).map(str::to_owned));
     for file in files {
         let (key, _) = file.split_once("-----END PRIVATE KEY-----").unwrap();
         secrets.extend(key.lines().skip(1).map(str::to_owned));

@@ -71,6 +71,8 @@ impl Index {
         let root = self.configuration.mesh.root_namespace.as_str();
         let in_scope = |document: &&Document| match document.kind {
             "WorkloadEntry" | "ServiceEntry" => true,
+            // Whom the CA gives what is no business of a proxy.
+            "RegistrationEntry" => false,
             _ => document.namespace == namespace || document.namespace == root,
         };
         let documents = self.configuration.documents.iter().filter(in_scope);

@@ -3,7 +3,7 @@
 //! Roots of different trust domains are never pooled. Whoever pools them lets every root vouch for every ID, and a federated
 //! domain can then impersonate one's own workloads. So a bundle always knows its domain, and no type here can hold the roots of two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
@@ -187,10 +187,12 @@ pub(crate) fn to_array(digest: &[u8]) -> [u8; 32] {
     array
 }
 
-/// The bundles of all trust domains somebody trusts, each apart.
+/// The bundles of all trust domains somebody trusts, each apart, and the certificates that are not accepted all the same.
 #[derive(Clone, Debug, Default)]
 pub struct TrustBundles {
     by_domain: BTreeMap<TrustDomain, TrustBundle>,
+    // Shared by clones: a revocation list may be long, and every connection holds its bundles.
+    denied: Arc<BTreeSet<String>>,
     // What these very bundles accepted lately. Clones share it, as they have the same content; a change begins a new one.
     memo: Arc<Memo>,
 }
@@ -231,15 +233,35 @@ impl TrustBundles {
         self.by_domain.is_empty()
     }
 
+    /// Replaces the serial numbers (lower-case hex without separators, as [`VerifiedPeer::serial`](crate::VerifiedPeer::serial)
+    /// gives them) of certificates that are refused from now on though everything else about them is right. Numbers that no
+    /// certificate has are kept and deny nobody.
+    pub fn with_denied(&mut self, serials: BTreeSet<String>) {
+        // What is remembered stays true: `verify_peer` asks here after it has asked the memory.
+        self.denied = Arc::new(serials);
+    }
+
+    /// Whether the certificate with this serial number (lower-case hex) is revoked.
+    #[must_use]
+    pub fn denies(&self, serial: &str) -> bool {
+        self.denied.contains(serial)
+    }
+
+    /// The serial numbers given to [`with_denied`](Self::with_denied).
+    #[must_use]
+    pub fn denied(&self) -> &BTreeSet<String> {
+        &self.denied
+    }
+
     pub(crate) fn memo(&self) -> &Memo {
         &self.memo
     }
 }
 
 impl PartialEq for TrustBundles {
-    /// The same bundles.
+    /// The same bundles, and the same certificates denied.
     fn eq(&self, other: &Self) -> bool {
-        self.by_domain == other.by_domain
+        self.by_domain == other.by_domain && self.denied == other.denied
     }
 }
 

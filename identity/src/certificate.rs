@@ -119,6 +119,7 @@ pub enum AuthorityError {
 #[derive(Clone, Debug)]
 pub(crate) struct Leaf {
     pub(crate) id: SpiffeId,
+    pub(crate) dns_names: Vec<String>,
     pub(crate) window: Window,
     pub(crate) serial: String,
     pub(crate) subject: String,
@@ -129,12 +130,13 @@ impl Leaf {
     pub(crate) fn parse(der: &CertificateDer<'_>) -> Result<Self, LeafError> {
         let certificate = Certificate::from_der(der).map_err(LeafError::Malformed)?;
         let end_entity = webpki::EndEntityCert::try_from(der).map_err(LeafError::Unsupported)?;
-        let id = leaf_id(&certificate)?;
+        let (id, dns_names) = leaf_names(&certificate)?;
         check_leaf_usage(&certificate)?;
         let tbs = certificate.tbs_certificate();
         let window = dates(tbs.validity()).ok_or(LeafError::Validity)?;
         Ok(Self {
             id,
+            dns_names,
             window,
             serial: hex(tbs.serial_number().as_bytes()),
             subject: tbs.subject().to_string(),
@@ -143,7 +145,7 @@ impl Leaf {
     }
 }
 
-fn leaf_id(certificate: &Certificate) -> Result<SpiffeId, LeafError> {
+fn leaf_names(certificate: &Certificate) -> Result<(SpiffeId, Vec<String>), LeafError> {
     let tbs = certificate.tbs_certificate();
     let (critical, names) =
         tbs.get_extension::<SubjectAltName>().map_err(LeafError::Malformed)?.ok_or(LeafError::NoUriSan)?;
@@ -158,7 +160,7 @@ fn leaf_id(certificate: &Certificate) -> Result<SpiffeId, LeafError> {
     if tbs.subject().is_empty() && !critical {
         return Err(LeafError::SanNotCritical);
     }
-    Ok(id)
+    Ok((id, dns_names(&names)))
 }
 
 fn check_leaf_usage(certificate: &Certificate) -> Result<(), LeafError> {
@@ -244,6 +246,14 @@ fn uris(names: &SubjectAltName) -> Vec<&str> {
         }
     }
     names.0.iter().filter_map(uri).collect()
+}
+
+fn dns_names(names: &SubjectAltName) -> Vec<String> {
+    let dns = |name: &GeneralName| match name {
+        GeneralName::DnsName(name) => Some(name.to_string()),
+        _ => None,
+    };
+    names.0.iter().filter_map(dns).collect()
 }
 
 fn dates(validity: &Validity) -> Option<Window> {

@@ -26,7 +26,7 @@ use thiserror::Error;
 
 pub use client::{ExpectPeer, client_config, client_config_named};
 pub use pinned::client_config_pinned;
-pub use server::{ClientCertificate, server_config, server_config_no_client_auth};
+pub use server::{ClientCertificate, ClientJudge, server_config, server_config_judged, server_config_no_client_auth};
 
 use crate::{Clock, Identity, TrustBundles, VerifiedPeer, VerifyError, verify_peer};
 

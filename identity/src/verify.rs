@@ -81,8 +81,16 @@ pub enum VerifyError {
     /// The peer is who it says, but not whom this side wanted.
     #[error("peer `{0}` is not the one expected")]
     UnexpectedPeer(SpiffeId),
-    /// At first contact: the chain does not end in the root whose hash was given.
-    #[error("the certificate chain does not end in the root that was pinned")]
+    /// The certificate is among those that [`TrustBundles::with_denied`] names.
+    #[error("the certificate {serial} of `{id}` is revoked")]
+    Revoked {
+        /// The ID it carries.
+        id: SpiffeId,
+        /// Its serial number, lower-case hex.
+        serial: String,
+    },
+    /// At first contact: the chain does not hold the root whose hash was given.
+    #[error("the certificate chain does not lead to the root that was pinned")]
     RootNotPinned,
 }
 
@@ -103,6 +111,7 @@ impl VerifyError {
             Self::Intermediate(_) => "bad-intermediate",
             Self::Path(_) => "bad-path",
             Self::UnexpectedPeer(_) => "unexpected-peer",
+            Self::Revoked { .. } => "revoked",
             Self::RootNotPinned => "root-not-pinned",
         }
     }
@@ -124,6 +133,7 @@ impl VerifyError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedPeer {
     id: SpiffeId,
+    dns_names: Vec<String>,
     not_after: UnixTime,
     serial: String,
     certificate_sha256: [u8; 32],
@@ -135,6 +145,12 @@ impl VerifiedPeer {
     #[must_use]
     pub fn id(&self) -> &SpiffeId {
         &self.id
+    }
+
+    /// The DNS names that the leaf carries besides.
+    #[must_use]
+    pub fn dns_names(&self) -> &[String] {
+        &self.dns_names
     }
 
     /// The end of the leaf: a connection should not live longer.
@@ -164,7 +180,8 @@ impl VerifiedPeer {
     #[cfg(test)]
     pub(crate) fn for_memo_tests(id: SpiffeId) -> Self {
         let (serial, subject) = (String::new(), String::new());
-        Self { id, not_after: UnixTime::now(), serial, certificate_sha256: [0; 32], subject }
+        let dns_names = Vec::new();
+        Self { id, dns_names, not_after: UnixTime::now(), serial, certificate_sha256: [0; 32], subject }
     }
 }
 
@@ -175,7 +192,8 @@ impl VerifiedPeer {
 /// hash instead of signatures.
 ///
 /// # Errors
-/// A [`VerifyError`]; the first rule broken, the leaf's own before its path's.
+/// A [`VerifyError`]; the first rule broken, the leaf's own before its path's, and [`VerifyError::Revoked`] last: nobody but the
+/// holder of a good certificate learns that it is revoked.
 pub fn verify_peer(
     chain: &[CertificateDer<'_>],
     bundles: &TrustBundles,
@@ -184,10 +202,18 @@ pub fn verify_peer(
     check_size(chain)?;
     let hash = memo::hash(chain);
     if let Some(peer) = bundles.memo().get(&hash, now) {
-        return Ok(peer);
+        return admitted(peer, bundles);
     }
     let (peer, window) = verify(chain, bundles, now)?;
     bundles.memo().put(hash, peer.clone(), window);
+    admitted(peer, bundles)
+}
+
+/// Revocation is asked each time, and never remembered: it changes while everything else about a chain stays.
+fn admitted(peer: VerifiedPeer, bundles: &TrustBundles) -> Result<VerifiedPeer, VerifyError> {
+    if bundles.denies(peer.serial()) {
+        return Err(VerifyError::Revoked { id: peer.id, serial: peer.serial });
+    }
     Ok(peer)
 }
 
@@ -208,6 +234,7 @@ fn verify(
     let window = path_window.intersect(leaf.window);
     let peer = VerifiedPeer {
         id: leaf.id,
+        dns_names: leaf.dns_names,
         not_after: leaf.window.until,
         serial: leaf.serial,
         certificate_sha256: sha256(end),

@@ -18,9 +18,11 @@ macro_rules! catalogue {
 }
 
 pub(crate) mod authorization;
+pub(crate) mod ca;
 pub(crate) mod mesh;
 pub(crate) mod peer;
 pub(crate) mod reading;
+pub(crate) mod registration;
 pub(crate) mod request;
 pub(crate) mod shape;
 pub(crate) mod traps;
@@ -48,7 +50,7 @@ pub fn explain(code: &str) -> Option<&'static Explanation> {
     codes().find(|explanation| explanation.code.eq_ignore_ascii_case(code))
 }
 
-/// All codes that loading can give, then those of the traps that an author's tool finds, in order.
+/// All codes that loading can give, and those of the traps that an author's tool finds, in order.
 pub fn codes() -> impl Iterator<Item = &'static Explanation> {
     let rooms = [
         reading::ALL,
@@ -60,6 +62,8 @@ pub fn codes() -> impl Iterator<Item = &'static Explanation> {
         mesh::ALL,
         unsupported::ALL,
         traps::ALL,
+        registration::ALL,
+        ca::ALL,
     ];
     rooms.into_iter().flatten().copied()
 }

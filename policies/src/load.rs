@@ -10,11 +10,13 @@ mod jwks;
 pub(crate) mod metadata;
 pub(crate) mod names;
 mod peer;
+mod registration;
 mod request;
 mod rules;
 mod selector;
 mod service;
 pub(crate) mod values;
+mod weight;
 mod workload;
 
 use std::{
@@ -23,8 +25,8 @@ use std::{
 };
 
 use crate::{
-    AuthorizationPolicy, Document, Loaded, Meta, Origin, PeerAuthentication, RequestAuthentication, Resources,
-    ServiceEntry, SourceText, WorkloadEntry,
+    AuthorizationPolicy, Document, Explanation, Loaded, Meta, Origin, PeerAuthentication, RegistrationEntry,
+    RequestAuthentication, Resources, ServiceEntry, SourceText, WorkloadEntry,
     catalogue::{reading, shape},
     yaml::{self, Chunk, Node, Pos},
 };
@@ -38,8 +40,9 @@ pub const MAX_TEXT_BYTES: usize = 16 << 20;
 pub const MAX_TOTAL_BYTES: usize = 128 << 20;
 
 /// How many values all documents of one load may have together, those that aliases copy included: what a load costs in
-/// memory grows with them, by 60 to 150 bytes each.
-pub const MAX_TOTAL_VALUES: usize = 10_000_000;
+/// memory grows with them, by 40 to 100 bytes each. A text in a list counts as four values, and each slash of a path
+/// template as three more: an entry of an index costs more than a value.
+pub const MAX_TOTAL_VALUES: usize = 12_500_000;
 
 /// How many documents one load reads.
 pub const MAX_DOCUMENTS: usize = 200_000;
@@ -59,7 +62,8 @@ pub fn load(texts: &[SourceText], default_namespace: &str) -> Loaded {
         bytes: 0,
         documents: 0,
         values: 0,
-        cut_short: false,
+        cut: None,
+        unread: 0,
     };
     for text in texts {
         loader.text(text);
@@ -77,9 +81,14 @@ struct Loader<'a> {
     bytes: usize,
     documents: usize,
     values: usize,
-    /// Whether it was said of this text that there are too many documents, or too many values.
-    cut_short: bool,
+    /// Why no more of this text is read.
+    cut: Option<Cut>,
+    /// How many of its documents are not.
+    unread: usize,
 }
+
+/// A bound on all texts together, the place at which it was passed, and a message.
+type Cut = (&'static Explanation, Pos, String);
 
 /// The text of a document as it is passed on.
 struct Source<'a> {
@@ -92,7 +101,6 @@ struct Source<'a> {
 impl Loader<'_> {
     fn text(&mut self, text: &SourceText) {
         self.cx.file = Arc::clone(&text.file);
-        self.cut_short = false;
         let before = self.cx.findings.len();
         self.bytes = self.bytes.saturating_add(text.text.len());
         let message = if text.text.len() > MAX_TEXT_BYTES {
@@ -108,26 +116,26 @@ impl Loader<'_> {
             return;
         }
         for chunk in yaml::split(&text.text) {
-            if !self.chunk(text, chunk) {
-                break;
-            }
+            self.chunk(text, chunk);
         }
+        self.say_cut();
         let (_, new) = self.cx.findings.split_at_mut(before);
         new.sort_by_key(|finding| (finding.line, finding.column));
     }
 
-    /// Returns whether more may be read.
-    fn chunk(&mut self, text: &SourceText, chunk: Chunk<'_>) -> bool {
+    fn chunk(&mut self, text: &SourceText, chunk: Chunk<'_>) {
         let first_line = text.first_line.saturating_add(chunk.line).saturating_sub(1);
         if self.enough(first_line) || self.enough_values(first_line) {
-            return false;
+            self.unread += usize::from(chunk.has_content());
+            return;
         }
         match yaml::parse(chunk, text.first_line) {
             Ok(Some(tree)) if tree.root.is_null() => {}
             Ok(Some(tree)) => {
-                self.values = self.values.saturating_add(tree.values);
+                self.values = self.values.saturating_add(tree.values).saturating_add(weight::beyond(&tree.root));
                 if self.enough_values(tree.root.pos.line) {
-                    return false;
+                    self.unread += 1;
+                    return;
                 }
                 let source = Source { first_line, text: chunk.text, item: false };
                 self.document(&tree.root, tree.aliases, &source);
@@ -135,16 +143,15 @@ impl Loader<'_> {
             Ok(None) => {}
             Err(fault) => self.refuse(fault.what, fault.pos, fault.message),
         }
-        true
     }
 
     /// Counts one more document, at this line; says whether that is one too many.
     fn enough(&mut self, line: u32) -> bool {
         self.documents += 1;
         let enough = self.documents > MAX_DOCUMENTS;
-        if enough && !std::mem::replace(&mut self.cut_short, true) {
+        if enough && self.cut.is_none() {
             let pos = Pos { line, column: 1, index: 0 };
-            self.refuse(&reading::TOO_MANY_DOCUMENTS, pos, format!("more than {MAX_DOCUMENTS} documents"));
+            self.cut = Some((&reading::TOO_MANY_DOCUMENTS, pos, format!("more than {MAX_DOCUMENTS} documents")));
         }
         enough
     }
@@ -152,15 +159,24 @@ impl Loader<'_> {
     /// Says whether there are too many values up to this line.
     fn enough_values(&mut self, line: u32) -> bool {
         let enough = self.values > MAX_TOTAL_VALUES;
-        if enough && !std::mem::replace(&mut self.cut_short, true) {
+        if enough && self.cut.is_none() {
             let pos = Pos { line, column: 1, index: 0 };
             let message = format!("more than {MAX_TOTAL_VALUES} values in all documents together");
-            self.refuse(&reading::TOO_MANY_VALUES_IN_ALL, pos, message);
+            self.cut = Some((&reading::TOO_MANY_VALUES_IN_ALL, pos, message));
         }
         enough
     }
 
-    fn refuse(&mut self, what: &'static crate::Explanation, pos: Pos, message: String) {
+    /// Says once for a text why it was not read to its end, and counts each document that was not read as refused.
+    fn say_cut(&mut self) {
+        let unread = std::mem::take(&mut self.unread);
+        let Some((what, pos, message)) = self.cut.take() else { return };
+        self.loaded.refused += unread;
+        let s = if unread == 1 { "" } else { "s" };
+        self.cx.report(what, pos, &Path::Root, format!("{message}: {unread} document{s} from here on not read"));
+    }
+
+    fn refuse(&mut self, what: &'static Explanation, pos: Pos, message: String) {
         self.cx.report(what, pos, &Path::Root, message);
         self.loaded.refused += 1;
     }
@@ -195,7 +211,8 @@ impl Loader<'_> {
         let mut cutter = item::Cutter::new(source.text);
         for node in items {
             if self.enough(node.pos.line) {
-                break;
+                self.unread += 1;
+                continue;
             }
             let text = cutter.cut(node);
             self.document(node, false, &Source { first_line: node.pos.line, text: &text, item: true });
@@ -215,6 +232,7 @@ impl Loader<'_> {
             header::AUTHORIZATION_POLICY => authorization::read(cx, root, meta).map(Resource::Authorization),
             header::REQUEST_AUTHENTICATION => request::read(cx, root, meta).map(Resource::Request),
             header::PEER_AUTHENTICATION => peer::read(cx, root, meta).map(Resource::Peer),
+            header::REGISTRATION_ENTRY => registration::read(cx, root, meta).map(Resource::Registration),
             header::WORKLOAD_ENTRY => workload::read(cx, root, meta).map(Resource::Workload),
             _ => service::read(cx, root, meta).map(Resource::Service),
         };
@@ -253,6 +271,7 @@ enum Resource {
     Peer(PeerAuthentication),
     Workload(WorkloadEntry),
     Service(ServiceEntry),
+    Registration(RegistrationEntry),
 }
 
 impl Resource {
@@ -263,6 +282,7 @@ impl Resource {
             Self::Peer(policy) => &policy.meta,
             Self::Workload(entry) => &entry.meta,
             Self::Service(entry) => &entry.meta,
+            Self::Registration(entry) => &entry.meta,
         }
     }
 
@@ -273,6 +293,7 @@ impl Resource {
             Self::Peer(policy) => resources.peer_authentications.push(Arc::new(policy)),
             Self::Workload(entry) => resources.workload_entries.push(Arc::new(entry)),
             Self::Service(entry) => resources.service_entries.push(Arc::new(entry)),
+            Self::Registration(entry) => resources.registration_entries.push(Arc::new(entry)),
         }
     }
 }

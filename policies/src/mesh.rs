@@ -1,6 +1,6 @@
 //! The mesh configuration: the few keys of Istio's MeshConfig that steer policy decisions.
 
-mod parse;
+pub(crate) mod parse;
 mod provider;
 mod providers;
 

@@ -2,6 +2,7 @@
 //! Kubernetes mounts a ConfigMap as symbolic links beside hidden directories that hold the same files: links to files
 //! are followed, hidden names are not read.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::{
     fs,
     io::{self, Read},
@@ -48,6 +49,12 @@ pub enum ReadError {
         /// The limit that was passed.
         limit: usize,
     },
+    /// A pipe, a socket or a device: it may never end.
+    #[error("`{path}` is neither a file nor a directory")]
+    NotAFile {
+        /// The path.
+        path: String,
+    },
     /// Directories are nested deeper than is read.
     #[error("`{path}` is nested deeper than {limit} directories")]
     TooDeep {
@@ -71,7 +78,7 @@ impl ReadError {
             Self::TooLarge { path, .. } => {
                 (&reading::TOO_LARGE, path, 1, 1, format!("all texts together have more than {MAX_TOTAL_BYTES} bytes"))
             }
-            Self::Io { .. } | Self::TooDeep { .. } => return None,
+            Self::Io { .. } | Self::NotAFile { .. } | Self::TooDeep { .. } => return None,
         };
         Some(Diagnostic {
             code: what.code,
@@ -133,10 +140,15 @@ impl Reader {
         for path in paths {
             if path.as_os_str() == "-" {
                 self.add("-".to_owned(), io::stdin().lock())?;
-            } else if metadata(path)?.is_dir() {
+                continue;
+            }
+            let kind = metadata(path)?;
+            if kind.is_dir() {
                 self.directory(path, 0)?;
-            } else {
+            } else if kind.is_file() || is_own_pipe(path, &kind) {
                 self.file(path)?;
+            } else {
+                return Err(ReadError::NotAFile { path: name(path) });
             }
         }
         Ok(())
@@ -208,6 +220,12 @@ fn not_utf8(path: &str, error: &std::string::FromUtf8Error) -> ReadError {
     let own = error.as_bytes().iter().take(offset).rev().take_while(|byte| **byte != b'\n');
     let column = number(own.filter(|byte| **byte & 0xc0 != 0x80).count());
     ReadError::NotUtf8 { path: path.to_owned(), offset, line: number(before), column }
+}
+
+/// A pipe that the shell has opened for this process (`-f <(command)`): its writer is there, or it ends.
+fn is_own_pipe(path: &Path, metadata: &fs::Metadata) -> bool {
+    let opened = ["/dev/fd", "/dev/stdin", "/proc/self/fd"].iter().any(|own| path.starts_with(own));
+    opened && metadata.file_type().is_fifo()
 }
 
 fn is_yaml(path: &Path) -> bool {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    AuthorizationPolicy, Diagnostic, PeerAuthentication, RequestAuthentication, ServiceEntry, SourceText, WorkloadEntry,
+    AuthorizationPolicy, Diagnostic, PeerAuthentication, RegistrationEntry, RequestAuthentication, ServiceEntry,
+    SourceText, WorkloadEntry,
 };
 
 /// Accepted resources, in the order in which they were read.
@@ -19,6 +20,8 @@ pub struct Resources {
     pub workload_entries: Vec<Arc<WorkloadEntry>>,
     /// ServiceEntries.
     pub service_entries: Vec<Arc<ServiceEntry>>,
+    /// RegistrationEntries.
+    pub registration_entries: Vec<Arc<RegistrationEntry>>,
 }
 
 impl Resources {
@@ -30,6 +33,7 @@ impl Resources {
             + self.peer_authentications.len()
             + self.workload_entries.len()
             + self.service_entries.len()
+            + self.registration_entries.len()
     }
 
     /// Whether there is none.

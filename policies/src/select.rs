@@ -79,10 +79,10 @@ pub fn ambient_authorization_policies(
     })
 }
 
-/// Whether one policy is among [`authorization_policies`], were it among the resources.
+/// Whether one policy concerns a workload that is what its labels say ([`Attachment::said_by`]).
 #[must_use]
 pub fn attaches(policy: &AuthorizationPolicy, mesh: &MeshConfig, workload: &Workload) -> bool {
-    Attachment::Proxy.takes(policy, mesh, workload)
+    Attachment::said_by(workload).takes(policy, mesh, workload)
 }
 
 /// Whether one policy is among [`ambient_authorization_policies`], were it among the resources, in force, and of an

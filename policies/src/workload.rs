@@ -65,11 +65,13 @@ impl Workload {
         self.labels.get("gateway.networking.k8s.io/gateway-name").map(String::as_str)
     }
 
-    /// Whether it is a waypoint, by the label that Istio puts on those that it makes
-    /// (`gateway.istio.io/managed: istio.io-mesh-controller`).
+    /// Whether its labels are those of a waypoint that Istio made: of a Gateway, and managed by the mesh controller
+    /// (`gateway.istio.io/managed: istio.io-mesh-controller`). For dry-runs, which know nothing but labels: whoever enforces
+    /// knows what it is and must not ask, for a label must not take a sidecar's policies away.
     #[must_use]
-    pub fn is_waypoint(&self) -> bool {
-        self.labels.get("gateway.istio.io/managed").is_some_and(|by| by == "istio.io-mesh-controller")
+    pub fn says_waypoint(&self) -> bool {
+        self.is_gateway_api()
+            && self.labels.get("gateway.istio.io/managed").is_some_and(|by| by == "istio.io-mesh-controller")
     }
 
     /// Whether the Gateway API made it.

@@ -4,7 +4,8 @@
 
 use std::{env, fmt::Write, fs, path::Path};
 
-use palisade_policies::{Diagnostic, MeshConfig, SourceText, codes, explain, load};
+use palisade_identity::TrustDomain;
+use palisade_policies::{CaSettings, Diagnostic, MeshConfig, SourceText, codes, explain, foreign_registrations, load};
 
 fn lines(out: &mut String, diagnostics: &[Diagnostic]) {
     for diagnostic in diagnostics {
@@ -22,9 +23,15 @@ fn rendered(path: &Path) -> String {
         let (config, diagnostics) = MeshConfig::parse(&text);
         lines(&mut out, &diagnostics);
         writeln!(out, "accepted {}", config.is_some()).unwrap();
+    } else if name.starts_with("ca-") {
+        let (settings, diagnostics) = CaSettings::parse(&text);
+        lines(&mut out, &diagnostics);
+        writeln!(out, "accepted {}", settings.is_some()).unwrap();
     } else {
         let loaded = load(&[text], "default");
         lines(&mut out, &loaded.diagnostics);
+        let other = TrustDomain::parse("mesh.example").unwrap();
+        lines(&mut out, &foreign_registrations(&loaded.resources, &loaded.documents, &other));
         let accepted = loaded.resources.len();
         assert_eq!(accepted, loaded.documents.len());
         writeln!(out, "accepted {accepted}, refused {}, skipped {}", loaded.refused, loaded.skipped).unwrap();

@@ -112,10 +112,12 @@ fn values_are_bounded_over_all_documents() {
     let texts: Vec<_> = ["a", "b", "c", "d"].map(|name| SourceText::new(name, per_text.as_str())).into();
     let loaded = load(&texts, "default");
     let found: Vec<_> = loaded.diagnostics.iter().map(|found| (found.code, &*found.file, found.line)).collect();
-    // A document has 4,900 values, 98,000 copies of them and some more: the 98th is one too many.
-    assert_eq!(found, [("PAL0013", "c", 87), ("PAL0013", "d", 1)]);
-    assert_eq!((loaded.skipped, loaded.refused), (97, 2));
-    assert_eq!(MAX_TOTAL_VALUES / 103_000, 97);
+    // A document has 4,900 values, 98,000 copies of them and some more, of which 98,000 are texts in lists and count as
+    // four: the 32nd is one too many.
+    assert_eq!(found, [("PAL0013", "a", 157), ("PAL0013", "b", 1), ("PAL0013", "c", 1), ("PAL0013", "d", 1)]);
+    assert_eq!((loaded.skipped, loaded.refused), (31, 160 - 31));
+    assert!(loaded.diagnostics[0].message.ends_with(": 9 documents from here on not read"));
+    assert_eq!(MAX_TOTAL_VALUES / 397_000, 31);
 }
 
 /// A million rules, where the build is optimised.
@@ -186,7 +188,23 @@ fn a_list_counts_as_its_items() {
     let loaded = load(&[SourceText::new("a", list.as_str()), SourceText::new("b", list)], "default");
     let [found] = &loaded.diagnostics[..] else { panic!("{:?}", codes(&loaded)) };
     assert_eq!((found.code, &*found.file, found.line), ("PAL0005", "b", 50_001));
-    assert_eq!((loaded.skipped, loaded.refused), (199_997, 1));
+    assert!(found.message.ends_with(": 100003 documents from here on not read"), "{}", found.message);
+}
+
+/// What costs more to decide with counts as more: within the bound stand fewer templates than paths.
+#[test]
+fn a_template_counts_by_its_segments() {
+    let document = |number: usize, path: &str| {
+        let name = POLICY.replace("name: p", &format!("name: p{number}"));
+        let paths = format!("'{path}',").repeat(10_000);
+        format!("---\n{name}  - to: [{{operation: {{paths: [{paths}]}}}}]\n")
+    };
+    // One value, three as a text in a list, and three for each of 40 slashes.
+    for (path, read) in [("/a".repeat(40), 12), ("/{*}".repeat(40), 12_500_000 / 1_240_000)] {
+        let texts: Vec<_> = (0..12).map(|number| SourceText::new("f", document(number, &path))).collect();
+        let loaded = load(&texts, "default");
+        assert_eq!((loaded.resources.len(), loaded.refused), (read, 12 - read), "{path}");
+    }
 }
 
 #[test]

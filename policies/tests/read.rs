@@ -51,6 +51,30 @@ fn what_cannot_be_read_is_named() {
     assert!(matches!(read_paths(&[at("large.yaml")]), Err(ReadError::TooLarge { .. })));
 }
 
+/// A pipe that nobody writes to never ends; a device may not, either.
+#[test]
+fn what_is_no_file_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe.yaml");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [PathBuf::from("/dev/null"), pipe] {
+        let error = read_each(std::slice::from_ref(&path)).unwrap_err();
+        assert_eq!(error.to_string(), format!("`{}` is neither a file nor a directory", path.display()));
+    }
+    assert!(read_each(&[directory.path().to_owned()]).unwrap().texts.is_empty(), "in a directory it is passed over");
+}
+
+#[test]
+fn a_pipe_that_the_shell_has_opened_is_read() {
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(b"kind: X\n").unwrap();
+    drop(writer);
+    let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
+    assert_eq!(read_each(&[path]).unwrap().texts.len(), 1);
+}
+
 #[test]
 fn an_unreadable_file_is_a_finding_and_the_others_are_read() {
     let directory = tempfile::tempdir().unwrap();

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use crate::certs::{Alpn, Epoch};
 use crate::core::Core;
 use crate::endpoint::Endpoint;
-use crate::stream::Stream;
+use crate::live::Entry;
+use crate::stream::{Stream, Upstream};
 use crate::wide::Wide;
 
 /// Under what a connection stands, for as long as it is used.
@@ -99,7 +100,9 @@ pub(crate) async fn open(core: &Core, endpoint: &Endpoint, alpn: Alpn) -> Result
     let peer = palisade_identity::tls::peer(stream.get_ref().1, &epoch.identity.bundles, core.clock.now())
         .map_err(|e| ConnectError::Tls(address, io::Error::other(e)))?;
     let expires = peer.not_after().as_secs().min(core.now().saturating_add(core.limits.max_connection_age.as_secs()));
-    Ok((Stream::Client(Box::new(stream)), Connected { epoch: epoch.number, expires }))
+    let open = core.upstreams.open(Arc::new(Entry::new(None, false, expires)));
+    core.note_peer(&open, peer.serial());
+    Ok((Stream::Client(Box::new(Upstream { tls: stream, open })), Connected { epoch: epoch.number, expires }))
 }
 
 /// What every socket gets: small writes leave at once, dead peers are noticed.

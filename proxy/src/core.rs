@@ -14,7 +14,7 @@ use crate::callers::Callers;
 use crate::certs::Certs;
 use crate::config::Limits;
 use crate::endpoint::Endpoints;
-use crate::live::{CUT, DRAIN, Live, REJUDGE};
+use crate::live::{CUT, DRAIN, Entry, Live, REJUDGE};
 use crate::metrics::Metrics;
 use crate::snapshot::ProxySnapshot;
 
@@ -28,6 +28,8 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
     pub(crate) live: Arc<Live>,
+    /// Open connections to other workloads, pooled ones included.
+    pub(crate) upstreams: Arc<Live>,
     pub(crate) endpoints: Endpoints,
     pub(crate) callers: Callers,
     /// Accepted connections not yet closed.
@@ -77,6 +79,25 @@ impl Core {
             let refused = entry.plaintext && entry.inbound_port.is_some_and(strict);
             entry.signal.raise(if refused { CUT | REJUDGE } else { REJUDGE });
         });
+    }
+
+    /// Takes the newest certificate and trust into use, and ends what is open with peers that they deny.
+    pub(crate) fn take_identity(&self) {
+        self.certs.refresh();
+        let Some(epoch) = self.certs.current() else { return };
+        if !epoch.identity.bundles.denied().is_empty() {
+            for open in [&self.live, &self.upstreams] {
+                open.for_each(|entry| entry.cut_if_denied(&epoch.identity.bundles));
+            }
+        }
+    }
+
+    /// Notes the peer of an open connection, and ends it if that peer is denied by now.
+    pub(crate) fn note_peer(&self, entry: &Entry, serial: &str) {
+        entry.peer(serial);
+        if let Some(epoch) = self.certs.current() {
+            entry.cut_if_denied(&epoch.identity.bundles);
+        }
     }
 
     /// Once a second: connections whose peer's certificate ends now, idle ones over their time, pools.

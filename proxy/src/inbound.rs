@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use palisade_authz::reason;
+use palisade_identity::VerifyError;
 use palisade_policies::{AppProtocol, MtlsMode};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -146,23 +147,29 @@ impl Arrival {
             Ok(Err(error)) => {
                 let certificate = palisade_identity::tls::verify_error_in_io(&error);
                 tracing::debug!(%error, code = certificate.map(|e| e.code()), "handshake failed");
-                return refuse(if certificate.is_some() { reason::PEER_INVALID } else { reason::HANDSHAKE_FAILED });
+                return refuse(certificate.map_or(reason::HANDSHAKE_FAILED, peer_reason));
             }
             Err(_) => return refuse(reason::HANDSHAKE_FAILED),
         };
         let identity = &epoch.identity;
         let peer = match palisade_identity::tls::peer(stream.get_ref().1, &identity.bundles, core.clock.now()) {
             Ok(peer) if peer.id().trust_domain() == identity.svid.id().trust_domain() => peer,
-            _ => return refuse(reason::PEER_INVALID),
+            Ok(_) => return refuse(reason::PEER_INVALID),
+            Err(error) => return refuse(peer_reason(&error)),
         };
         core.metrics.connection(Direction::Inbound, false);
         let oldest = core.now().saturating_add(core.limits.max_connection_age.as_secs());
         let expires = peer.not_after().as_secs().min(oldest);
         let party = self.party.verified(identity.svid.id(), &peer);
         let session = session(core, &self.port, self.protocol, party, expires);
+        session.core.note_peer(&session.open, peer.serial());
         let leg = Leg::new(Stream::Server(Box::new(stream)), BytesMut::new());
         Some(Carried { session, leg, carry, alpn: Some(alpn) })
     }
+}
+
+fn peer_reason(error: &VerifyError) -> &'static str {
+    if matches!(error, VerifyError::Revoked { .. }) { reason::PEER_REVOKED } else { reason::PEER_INVALID }
 }
 
 fn session(core: Arc<Core>, port: &InboundPort, protocol: AppProtocol, party: Party, expires: u64) -> Session {
@@ -189,6 +196,9 @@ impl Carried {
             _ => Spoken::Other,
         };
         session.carry(leg, spoken).await;
+        if let Some(party) = session.party.as_ref().filter(|_| session.open.is_revoked()) {
+            party.refuse(&session.core, reason::PEER_REVOKED);
+        }
     }
 }
 

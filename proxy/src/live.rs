@@ -4,11 +4,12 @@
 //! connection polls its [`Signal`] beside its sockets; nobody else touches the sockets.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Context;
 
 use futures_util::task::AtomicWaker;
+use palisade_identity::TrustBundles;
 
 /// Finish what is under way, then close.
 pub(crate) const DRAIN: u8 = 1;
@@ -56,6 +57,10 @@ pub(crate) struct Entry {
     pub(crate) inbound_port: Option<u16>,
     /// No certificate was verified.
     pub(crate) plaintext: bool,
+    /// Serial number of the peer's certificate, once one is verified.
+    peer_serial: OnceLock<Box<str>>,
+    /// That certificate is revoked: why the connection was cut.
+    revoked: AtomicBool,
     /// Unix seconds at which the peer's certificate ends; `u64::MAX` without one.
     pub(crate) expires: AtomicU64,
     /// Tick at which the connection became idle; 0 while it is in use.
@@ -69,9 +74,33 @@ impl Entry {
             signal: Signal::default(),
             inbound_port,
             plaintext,
+            peer_serial: OnceLock::new(),
+            revoked: AtomicBool::new(false),
             expires: AtomicU64::new(expires),
             idle_since: AtomicU64::new(0),
         }
+    }
+}
+
+impl Entry {
+    /// Notes who is at the other end. Whoever calls this must then ask [`cut_if_denied`](Self::cut_if_denied) with the trust of
+    /// that moment, as a revocation may have come since the handshake.
+    pub(crate) fn peer(&self, serial: &str) {
+        // One entry has one peer: the first stays.
+        let _ = self.peer_serial.set(serial.into());
+    }
+
+    /// Ends the connection if `trust` denies its peer.
+    pub(crate) fn cut_if_denied(&self, trust: &TrustBundles) {
+        if self.peer_serial.get().is_some_and(|serial| trust.denies(serial)) {
+            self.revoked.store(true, Ordering::SeqCst);
+            self.signal.raise(CUT);
+        }
+    }
+
+    /// Whether its peer's revocation has ended it.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::SeqCst)
     }
 }
 

@@ -77,6 +77,7 @@ impl Proxy {
             clock,
             metrics: Metrics::register(registry),
             live: Arc::default(),
+            upstreams: Arc::default(),
             endpoints: crate::endpoint::Endpoints::default(),
             callers: crate::callers::Callers::default(),
             accepted: AtomicUsize::new(0),
@@ -175,11 +176,11 @@ fn follow_identity(core: &Arc<Core>) {
     let weak: Weak<Core> = Arc::downgrade(core);
     core.certs.source().on_change(Box::new(move || {
         if let Some(core) = weak.upgrade() {
-            core.certs.refresh();
+            core.take_identity();
         }
     }));
     // What changed between the first reading and the subscription is not missed.
-    core.certs.refresh();
+    core.take_identity();
 }
 
 /// Snapshots, and the once-a-second sweep.

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::live::Open;
 use crate::wide::Wide;
 
 /// A connected byte stream.
@@ -19,7 +20,27 @@ pub(crate) enum Stream {
     /// We presented the server certificate.
     Server(Box<tokio_rustls::server::TlsStream<Wide>>),
     /// We presented the client certificate.
-    Client(Box<tokio_rustls::client::TlsStream<Wide>>),
+    Client(Box<Upstream>),
+}
+
+/// TLS to another workload, for as long as its certificate is not revoked.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) tls: tokio_rustls::client::TlsStream<Wide>,
+    pub(crate) open: Open,
+}
+
+impl Upstream {
+    /// The TLS below; an error once the peer is revoked, of which the reading task is woken.
+    fn io(&mut self, cx: Option<&Context<'_>>) -> io::Result<Pin<&mut tokio_rustls::client::TlsStream<Wide>>> {
+        if let Some(cx) = cx {
+            self.open.signal.poll(cx);
+        }
+        if self.open.is_revoked() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionReset, "the peer's certificate is revoked"));
+        }
+        Ok(Pin::new(&mut self.tls))
+    }
 }
 
 impl Stream {
@@ -28,7 +49,7 @@ impl Stream {
         match self {
             Stream::Plain(tcp) => tcp,
             Stream::Server(tls) => tls.get_ref().0.tcp(),
-            Stream::Client(tls) => tls.get_ref().0.tcp(),
+            Stream::Client(upstream) => upstream.tls.get_ref().0.tcp(),
         }
     }
 
@@ -44,7 +65,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Stream::Plain(io) => Pin::new(io).poll_read(cx, buf),
             Stream::Server(io) => Pin::new(io).poll_read(cx, buf),
-            Stream::Client(io) => Pin::new(io).poll_read(cx, buf),
+            Stream::Client(upstream) => upstream.io(Some(cx))?.poll_read(cx, buf),
         }
     }
 }
@@ -54,7 +75,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(io) => Pin::new(io).poll_write(cx, buf),
             Stream::Server(io) => Pin::new(io).poll_write(cx, buf),
-            Stream::Client(io) => Pin::new(io).poll_write(cx, buf),
+            Stream::Client(upstream) => upstream.io(None)?.poll_write(cx, buf),
         }
     }
 
@@ -62,7 +83,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(io) => Pin::new(io).poll_flush(cx),
             Stream::Server(io) => Pin::new(io).poll_flush(cx),
-            Stream::Client(io) => Pin::new(io).poll_flush(cx),
+            Stream::Client(upstream) => Pin::new(&mut upstream.tls).poll_flush(cx),
         }
     }
 
@@ -70,7 +91,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(io) => Pin::new(io).poll_shutdown(cx),
             Stream::Server(io) => Pin::new(io).poll_shutdown(cx),
-            Stream::Client(io) => Pin::new(io).poll_shutdown(cx),
+            Stream::Client(upstream) => Pin::new(&mut upstream.tls).poll_shutdown(cx),
         }
     }
 
@@ -82,7 +103,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Stream::Server(io) => Pin::new(io).poll_write_vectored(cx, bufs),
-            Stream::Client(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Stream::Client(upstream) => upstream.io(None)?.poll_write_vectored(cx, bufs),
         }
     }
 

@@ -1,34 +1,48 @@
 //! The agent itself: holds the identity, keeps it fresh, hands it out.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use palisade_identity::{Clock, Identity, SvidSource, error_chain};
+use palisade_identity::{Clock, Identity, SvidSource, TrustBundles, X509Svid, error_chain};
+use palisade_wire::channel::ChannelError;
 use palisade_wire::serve::UnixSocket;
 use prometheus_client::registry::Registry;
 use rustls_pki_types::UnixTime;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::transport::Channel;
 
 pub use health::{Health, IdentityState};
 pub use renew::RenewError;
 
+use crate::admin::{self, NodeService};
+use crate::attest::Attestor;
 use crate::config::{AgentConfig, CheckConfigError};
+use crate::files::{self, FilesConfig};
 use crate::metrics::Metrics;
+use crate::roster::Roster;
+use crate::secrets::Feed;
 use crate::serve::{self, ServeError};
 use crate::storage::{DecodeIdentityError, LoadIdentityError, OpenStorageError, Storage};
+use crate::tokens::Tokens;
 use holder::Holder;
 
+mod follow;
 mod health;
 mod holder;
 mod plan;
 mod renew;
+mod supply;
 
 /// The node agent. Clones are handles of the same agent.
 #[derive(Clone)]
 pub struct Agent {
     inner: Arc<Inner>,
 }
+
+type Bind = fn(&Path) -> Result<UnixSocket, ServeError>;
 
 /// What every handle shares.
 struct Inner {
@@ -37,9 +51,20 @@ struct Inner {
     storage: Storage,
     metrics: Metrics,
     holder: Holder,
+    /// What the server gives to this agent besides.
+    roster: Arc<Roster>,
+    /// To the server, with the agent's certificate of the moment; unset before the agent runs.
+    channel: Mutex<Option<Channel>>,
+    /// The agent itself, for what outlives a borrow of it.
+    weak: Weak<Inner>,
+    /// The server is followed at this moment, so that its last state is the newest word.
+    following: AtomicBool,
+    /// The epoch of taints in which the certificate in hand was asked for.
+    own_epoch: AtomicU64,
     renew_now: Notify,
     running: AtomicBool,
     socket: Mutex<Option<UnixSocket>>,
+    admin_socket: Mutex<Option<UnixSocket>>,
 }
 
 /// The agent cannot be made.
@@ -65,6 +90,9 @@ pub enum RunError {
     /// The workload socket could not be opened or served.
     #[error("the workload socket cannot be served")]
     Serve(#[source] ServeError),
+    /// The server's address or name cannot be one.
+    #[error("the server cannot be called")]
+    Channel(#[source] ChannelError),
 }
 
 impl Agent {
@@ -82,8 +110,9 @@ impl Agent {
         }
         let storage = Storage::open(&config.state_dir).map_err(NewAgentError::Storage)?;
         let metrics = Metrics::register(registry);
-        let holder = Holder::default();
-        if let Some(identity) = load(&storage, &config)? {
+        let (holder, roster) = (Holder::default(), Roster::default());
+        if let Some(mut identity) = load(&storage, &config)? {
+            restore(&storage, &config, &mut identity, &roster);
             metrics.not_after.set(i64::try_from(identity.svid.not_after().as_secs()).unwrap_or(i64::MAX));
             holder.install(Arc::new(identity), clock.now());
         } else if unpinned {
@@ -91,15 +120,21 @@ impl Agent {
             return Err(NewAgentError::Config(CheckConfigError::NoJoinToken));
         }
         Ok(Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new_cyclic(|weak| Inner {
+                weak: Weak::clone(weak),
+                channel: Mutex::new(None),
                 config,
                 clock,
                 storage,
                 metrics,
                 holder,
+                roster: Arc::new(roster),
+                following: AtomicBool::new(false),
+                own_epoch: AtomicU64::new(0),
                 renew_now: Notify::new(),
                 running: AtomicBool::new(false),
                 socket: Mutex::new(None),
+                admin_socket: Mutex::new(None),
             }),
         })
     }
@@ -119,16 +154,22 @@ impl Agent {
         self.inner.renew_now.notify_one();
     }
 
-    /// Opens the workload socket, if one is configured, so that a path that cannot be used shows at start. Nothing is served
-    /// before [`Agent::run`], which opens it otherwise. Must be called within a tokio runtime.
+    /// Opens the sockets that are configured, so that a path that cannot be used shows at start. Nothing is served
+    /// before [`Agent::run`], which opens them otherwise. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`ServeError`] names the path.
     pub fn open_socket(&self) -> Result<(), ServeError> {
-        if let Some(path) = &self.inner.config.socket {
-            *self.inner.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(serve::bind(path)?);
-        }
-        Ok(())
+        let config = &self.inner.config;
+        let open = |place: &Mutex<Option<UnixSocket>>, path: &Option<PathBuf>, bind: Bind| {
+            let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+            if let (None, Some(path)) = (&*place, path) {
+                *place = Some(bind(path)?);
+            }
+            Ok(())
+        };
+        open(&self.inner.socket, &config.socket, serve::bind)?;
+        open(&self.inner.admin_socket, &config.admin_socket, serve::bind_admin)
     }
 
     /// Renews the identity and serves the socket, if one is configured, until `shutdown`.
@@ -140,31 +181,98 @@ impl Agent {
             return Err(RunError::AlreadyRunning);
         }
         let _running = RunGuard(&self.inner.running);
-        let serving = async {
-            let opened = self.inner.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let socket = match (opened, &self.inner.config.socket) {
-                (None, Some(path)) => Some(serve::bind(path).map_err(RunError::Serve)?),
-                (opened, _) => opened,
-            };
-            if let Some(socket) = socket {
-                serve::serve(self.service(), socket, shutdown.clone()).await;
-            }
-            Ok(())
+        self.inner.reconnect().map_err(RunError::Channel)?;
+        self.open_socket().map_err(RunError::Serve)?;
+        let feed = self.feed();
+        let serving = self.serve(&feed, &shutdown);
+        let working = async {
+            tokio::join!(
+                renew::run(&self.inner, shutdown.clone()),
+                follow::run(&self.inner, shutdown.clone()),
+                supply::run(&self.inner, shutdown.clone()),
+                self.keep_files(&shutdown),
+            );
         };
-        let renewing = async {
-            renew::run(&self.inner, shutdown.clone()).await;
-            Ok(())
-        };
-        tokio::try_join!(serving, renewing).map(|((), ())| ())
+        tokio::join!(serving, working);
+        Ok(())
     }
 
-    fn service(&self) -> serve::Service {
-        serve::Service {
-            source: Arc::new(self.clone()),
-            clock: Arc::clone(&self.inner.clock),
-            allowed_uids: self.inner.config.allowed_uids.clone(),
-            metrics: self.inner.metrics.clone(),
-        }
+    /// Serves the sockets that are open.
+    async fn serve(&self, feed: &Feed, shutdown: &CancellationToken) {
+        let take = |place: &Mutex<Option<UnixSocket>>| place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (socket, admin) = (take(&self.inner.socket), take(&self.inner.admin_socket));
+        let attestor = Attestor::new();
+        let workloads = async {
+            if let Some(socket) = socket {
+                let inner = Arc::clone(&self.inner);
+                let tokens = Arc::new(Tokens::new(move || inner.channel(), Arc::clone(&self.inner.clock)));
+                let (feed, attestor, metrics) = (feed.clone(), attestor.clone(), self.inner.metrics.clone());
+                let service = serve::Service { feed, attestor, tokens, metrics };
+                serve::serve(service, socket, shutdown.clone()).await;
+            }
+        };
+        let operator = async {
+            if let Some(socket) = admin {
+                let (agent, feed, attestor) = (self.clone(), feed.clone(), attestor.clone());
+                serve::serve_admin(NodeService { agent, feed, attestor }, socket, shutdown.clone()).await;
+            }
+        };
+        tokio::join!(workloads, operator);
+    }
+
+    /// Keeps every directory of the configuration up to date.
+    async fn keep_files(&self, shutdown: &CancellationToken) {
+        let inner = &self.inner;
+        let keep = |config| {
+            let identity = move || inner.identity_of(config);
+            files::keep(config, identity, inner.roster.subscribe(), shutdown)
+        };
+        futures_util::future::join_all(inner.config.files.iter().map(keep)).await;
+    }
+
+    fn feed(&self) -> Feed {
+        let Inner { roster, clock, config, .. } = &*self.inner;
+        Feed::new(Arc::new(self.clone()), Arc::clone(roster), Arc::clone(clock), &config.allowed_uids)
+    }
+}
+
+impl Inner {
+    /// A channel that shows the newest certificate.
+    fn channel(&self) -> Result<Channel, Status> {
+        let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        channel.ok_or_else(|| Status::unavailable("the agent does not run"))
+    }
+
+    /// Lets calls that begin from now on use another connection. Those under way keep theirs.
+    fn reconnect(&self) -> Result<(), ChannelError> {
+        let fresh = follow::connect(self)?;
+        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+        Ok(())
+    }
+
+    /// What belongs into these files now, if it may be used.
+    fn identity_of(&self, config: &FilesConfig) -> Option<(Arc<X509Svid>, Arc<TrustBundles>)> {
+        let own = self.holder.current()?;
+        let svid = match &config.spiffe_id {
+            Some(id) if id != own.svid.id() => {
+                let state = self.roster.now();
+                let entry = state.entries.as_ref()?.iter().find(|entry| entry.spiffe_id == *id)?;
+                Arc::clone(&state.svids.get(&entry.id)?.svid)
+            }
+            _ => Arc::clone(&own.svid),
+        };
+        svid.usable(&own.bundles, self.clock.now()).ok()?;
+        Some((svid, Arc::clone(&own.bundles)))
+    }
+}
+
+impl admin::Agent for Agent {
+    fn last_error(&self) -> Option<String> {
+        self.health().last_error
+    }
+
+    fn following(&self) -> bool {
+        self.inner.following.load(Ordering::Acquire)
     }
 }
 
@@ -219,6 +327,20 @@ fn load(storage: &Storage, config: &AgentConfig) -> Result<Option<Identity>, New
         return Ok(None);
     }
     Ok(Some(identity))
+}
+
+/// What the server said last before the agent was stopped.
+fn restore(storage: &Storage, config: &AgentConfig, identity: &mut Identity, roster: &Roster) {
+    let Some(stored) = storage.load_state(&config.trust_domain) else { return };
+    let mut bundles = identity.bundles.as_ref().clone();
+    bundles.with_denied(stored.denied.into_iter().collect());
+    identity.bundles = Arc::new(bundles);
+    let svids = storage.load_svids(&stored.entries, &config.trust_domain);
+    roster.update(|state| {
+        state.entries = Some(Arc::new(stored.entries));
+        state.svids = Arc::new(svids);
+        state.jwks = Arc::new(stored.jwks);
+    });
 }
 
 #[cfg(test)]

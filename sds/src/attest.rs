@@ -1,94 +1,104 @@
-//! Who is asking on the socket, and whether it may have the identity.
+//! Who is asking on the socket: what the kernel says about the process, as selectors.
 //!
-//! The socket itself can be reached by every local user: nothing but the kernel's word about the caller counts. Until
-//! registration entries exist, the one identity goes to the users named in the configuration and to nobody else.
+//! The socket itself can be reached by every local user: nothing but the kernel's word about the caller counts, and nothing that
+//! the caller could have written itself. The process is looked at anew for each call, and is proved before and after to be the one
+//! that connected; what cannot be learned about it is missing from its selectors, so that entries which ask for it do not match.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use palisade_identity::error_chain;
 use palisade_wire::{Caller, UnixCaller};
+use tokio::sync::Semaphore;
 use tonic::{Request, Status};
 
-/// Decides about callers of the socket.
+use binary::Binaries;
+pub(crate) use process::ProcessError;
+
+mod binary;
+mod cgroup;
+mod process;
+mod selectors;
+mod users;
+
+/// Most processes looked at in one moment: reading is quick, hashing a binary for the first time is not.
+const MAX_AT_ONCE: usize = 8;
+/// What a caller without an identity is told, whatever the reason.
+pub(crate) const DENIED: &str = "no identity issued";
+
+/// Looks at callers of the socket.
 #[derive(Debug, Clone)]
 pub(crate) struct Attestor {
-    uids: Arc<BTreeSet<u32>>,
+    binaries: Arc<Binaries>,
+    slots: Arc<Semaphore>,
 }
 
-/// Why a caller gets nothing. The caller itself is told only that it has no identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum RefuseCallerError {
+/// What is known about one process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Evidence {
+    /// The process as it connected.
+    pub(crate) caller: UnixCaller,
+    /// `kind:value`, in the manner of SPIRE.
+    pub(crate) selectors: BTreeSet<String>,
+    /// Kinds of selectors that could not be learned, each with the reason.
+    pub(crate) unknown: Vec<(&'static str, String)>,
+}
+
+/// Why nothing is known about a caller. The caller itself is told only that it has no identity.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AttestError {
     /// The kernel said nothing about the peer.
     #[error("the caller's credentials are unknown")]
     NoCredentials,
-    /// The peer lives in a process namespace that is not visible from here, so nothing about it can be checked.
-    #[error("the caller's process is not visible from here")]
-    Hidden,
-    /// No identity is meant for that user.
-    #[error("no identity is registered for user {0}")]
-    User(u32),
+    /// The process is not what it was, or cannot be looked at.
+    #[error("the calling process cannot be attested")]
+    Process(#[source] ProcessError),
+    /// The agent stops.
+    #[error("the agent is stopping")]
+    Stopping,
 }
 
 impl Attestor {
-    /// Admits the processes of these users; of the agent's own effective user if there are none.
-    pub(crate) fn new(uids: &[u32]) -> Self {
-        let own = || rustix::process::geteuid().as_raw();
-        let uids = if uids.is_empty() { BTreeSet::from([own()]) } else { uids.iter().copied().collect() };
-        Self { uids: Arc::new(uids) }
+    pub(crate) fn new() -> Self {
+        Self { binaries: Arc::default(), slots: Arc::new(Semaphore::new(MAX_AT_ONCE)) }
     }
 
-    /// Admits the caller of a request, or logs and refuses.
+    /// What is known about the caller of a request; or logs why nothing is, and refuses.
     ///
     /// # Errors
     /// PERMISSION_DENIED with a constant text.
-    pub(crate) fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
+    pub(crate) async fn admit<T>(&self, request: &Request<T>) -> Result<Evidence, Status> {
         let peer = Caller::of(request).and_then(|caller| caller.unix);
-        self.judge(peer).map_err(|why| {
+        self.look(peer).await.map_err(|why| {
             let (uid, gid, pid) = peer.map_or((None, None, None), |p| (Some(p.uid), Some(p.gid), Some(p.pid)));
-            tracing::warn!(uid, gid, pid, reason = %why, "a caller of the workload socket was refused");
-            Status::permission_denied("no identity issued")
+            tracing::warn!(uid, gid, pid, reason = %error_chain(&why), "a caller of the workload socket was refused");
+            Status::permission_denied(DENIED)
         })
     }
 
-    fn judge(&self, peer: Option<UnixCaller>) -> Result<(), RefuseCallerError> {
-        let peer = peer.ok_or(RefuseCallerError::NoCredentials)?;
-        if peer.pid == 0 {
-            return Err(RefuseCallerError::Hidden);
-        }
-        if self.uids.contains(&peer.uid) { Ok(()) } else { Err(RefuseCallerError::User(peer.uid)) }
+    /// Reads everything about the process that has this number now, for the operator: it has not connected.
+    pub(crate) async fn look_at(&self, pid: i32) -> Result<Evidence, AttestError> {
+        let caller = process::by_number(pid).map_err(AttestError::Process)?;
+        self.look(Some(caller)).await
+    }
+
+    /// Reads everything about a process.
+    pub(crate) async fn look(&self, peer: Option<UnixCaller>) -> Result<Evidence, AttestError> {
+        let caller = peer.ok_or(AttestError::NoCredentials)?;
+        let _slot = self.slots.acquire().await.map_err(|_| AttestError::Stopping)?;
+        let binaries = Arc::clone(&self.binaries);
+        let read = tokio::task::spawn_blocking(move || selectors::collect(caller, &binaries));
+        read.await.map_err(|_| AttestError::Stopping)?.map_err(AttestError::Process)
+    }
+}
+
+impl Evidence {
+    /// Says on the log that no identity is meant for the process, and what it showed.
+    pub(crate) fn log_refusal(&self) {
+        let UnixCaller { uid, gid, pid, .. } = self.caller;
+        tracing::warn!(uid, gid, pid, selectors = ?self.selectors, "no identity is registered for a caller");
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn peer(uid: u32, pid: i32) -> Option<UnixCaller> {
-        Some(UnixCaller { uid, gid: 7, pid })
-    }
-
-    #[test]
-    fn users_named_are_admitted_and_no_others() {
-        let attestor = Attestor::new(&[1000, 1001]);
-        assert_eq!(attestor.judge(peer(1000, 5)), Ok(()));
-        assert_eq!(attestor.judge(peer(1001, 5)), Ok(()));
-        assert_eq!(attestor.judge(peer(0, 5)), Err(RefuseCallerError::User(0)), "root is nobody special");
-        assert_eq!(attestor.judge(peer(1000, 0)), Err(RefuseCallerError::Hidden));
-        assert_eq!(attestor.judge(None), Err(RefuseCallerError::NoCredentials));
-    }
-
-    #[test]
-    fn without_names_only_the_own_user() {
-        let own = rustix::process::geteuid().as_raw();
-        let attestor = Attestor::new(&[]);
-        assert_eq!(attestor.judge(peer(own, 5)), Ok(()));
-        assert_eq!(attestor.judge(peer(own + 1, 5)), Err(RefuseCallerError::User(own + 1)));
-    }
-
-    #[test]
-    fn a_request_without_credentials_is_denied_with_a_constant_text() {
-        let status = Attestor::new(&[]).admit(&Request::new(())).unwrap_err();
-        assert_eq!(status.code(), tonic::Code::PermissionDenied);
-        assert_eq!(status.message(), "no identity issued");
-    }
-}
+mod tests;

@@ -20,6 +20,9 @@ use crate::token::JoinToken;
 /// For the connection, the handshake and the call together.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// A server cannot silence its agents for longer.
+const LONGEST_PUSHBACK: Duration = Duration::from_secs(300);
+
 /// Why a call gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -67,6 +70,12 @@ pub(crate) async fn create_certificate(
     answer.map(|answer| answer.into_inner().cert_chain).map_err(judge)
 }
 
+/// When a server that is busy wants to be asked again (gRPC retry pushback); five minutes at most.
+pub(crate) fn pushback(status: &Status) -> Option<Duration> {
+    let text = status.metadata().get("grpc-retry-pushback-ms")?.to_str().ok()?;
+    text.parse().ok().map(|wish| Duration::from_millis(wish).min(LONGEST_PUSHBACK))
+}
+
 /// Which refusals are final: asking the same again cannot help.
 fn judge(status: Status) -> CallError {
     let status = Box::new(status);
@@ -77,5 +86,22 @@ fn judge(status: Status) -> CallError {
         | Code::FailedPrecondition
         | Code::Unimplemented => CallError::Refused(status),
         _ => CallError::Failed(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_server_is_asked_when_it_wishes() {
+        let status = |wish: &'static str| {
+            let mut status = Status::resource_exhausted("busy");
+            status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from_static(wish));
+            pushback(&status)
+        };
+        assert_eq!(status("1500"), Some(Duration::from_millis(1500)));
+        assert_eq!(status("99999999"), Some(LONGEST_PUSHBACK));
+        assert_eq!((status("-1"), status("soon"), pushback(&Status::internal(""))), (None, None, None));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use palisade_identity::{SpiffeId, TrustDomain};
 
+use crate::files::FilesConfig;
 use crate::token::JoinToken;
 
 /// Configuration of an [`Agent`](crate::Agent).
@@ -28,8 +29,12 @@ pub struct AgentConfig {
     pub state_dir: PathBuf,
     /// The socket of the Workload API and SDS; served only if set.
     pub socket: Option<PathBuf>,
-    /// Users whose processes get the identity; empty means the agent's own effective user.
+    /// Users whose processes get the agent's own identity while there are no entries; empty means its own effective user.
     pub allowed_uids: Vec<u32>,
+    /// Identities kept in files.
+    pub files: Vec<FilesConfig>,
+    /// The operator's socket (0600); served only if set.
+    pub admin_socket: Option<PathBuf>,
 }
 
 /// How an agent without an identity recognises the server. There is no trust on first use.
@@ -118,6 +123,8 @@ mod tests {
             state_dir: "/state".into(),
             socket: None,
             allowed_uids: Vec::new(),
+            files: Vec::new(),
+            admin_socket: None,
         }
     }
 

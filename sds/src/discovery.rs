@@ -5,6 +5,7 @@
 //! stream ends only with the process: while the certificate authority is away, it is simply quiet.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::Stream;
 use palisade_wire::envoy::envoy::service::discovery::v3::{
@@ -14,9 +15,9 @@ use palisade_wire::envoy::envoy::service::secret::v3::secret_discovery_service_s
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::attest::Attestor;
+use crate::attest::{Attestor, DENIED};
 use crate::metrics::Metrics;
-use crate::secrets::Feed;
+use crate::secrets::{Feed, Standing, Who};
 
 mod delta;
 mod rejection;
@@ -34,9 +35,26 @@ pub(crate) struct Discovery {
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Discovery {
-    fn open<M: stream::Machine>(&self, inbound: Streaming<M::Request>, machine: M) -> Answers<M::Response> {
+    /// Who calls; whoever has no identity here gets no stream either.
+    async fn admit<T: Sync>(&self, request: &Request<T>) -> Result<Arc<Who>, Status> {
+        let evidence = self.attestor.admit(request).await?;
+        let who = self.feed.caller(&evidence);
+        if self.feed.view(&who).standing == Standing::Nobody {
+            evidence.log_refusal();
+            return Err(Status::permission_denied(DENIED));
+        }
+        Ok(who)
+    }
+
+    fn open<M: stream::Machine>(
+        &self,
+        who: Arc<Who>,
+        inbound: Streaming<M::Request>,
+        machine: M,
+    ) -> Answers<M::Response> {
         stream::drive(stream::Open {
             machine,
+            who,
             inbound,
             changed: self.feed.subscribe(),
             feed: self.feed.clone(),
@@ -56,24 +74,24 @@ impl SecretDiscoveryService for Discovery {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamSecretsStream>, Status> {
-        self.attestor.admit(&request)?;
-        Ok(Response::new(self.open(request.into_inner(), whole::Subscription::default())))
+        let who = self.admit(&request).await?;
+        Ok(Response::new(self.open(who, request.into_inner(), whole::Subscription::default())))
     }
 
     async fn delta_secrets(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
-        self.attestor.admit(&request)?;
-        Ok(Response::new(self.open(request.into_inner(), delta::Subscription::default())))
+        let who = self.admit(&request).await?;
+        Ok(Response::new(self.open(who, request.into_inner(), delta::Subscription::default())))
     }
 
     /// One answer for clients that poll. Withheld resources are left out; with none at all the client is to retry.
     async fn fetch_secrets(&self, request: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {
-        self.attestor.admit(&request)?;
+        let who = self.admit(&request).await?;
         let mut once = whole::Subscription::default();
         stream::Machine::hear(&mut once, request.into_inner(), &self.metrics)?;
-        stream::Machine::reply(&mut once, &self.feed.offer())
+        stream::Machine::reply(&mut once, &self.feed.view(&who))
             .map(Response::new)
             .ok_or_else(|| Status::unavailable("none of the secrets asked for is available"))
     }

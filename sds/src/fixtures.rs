@@ -11,6 +11,12 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
 use time::OffsetDateTime;
 
+use palisade_wire::{UnixCaller, agents};
+
+use crate::attest::Evidence;
+use crate::roster::{Entries, Entry, Held, Roster};
+use crate::secrets::{Feed, View};
+
 /// The moment at which every test begins.
 pub(crate) const START: u64 = 1_800_000_000;
 
@@ -87,6 +93,15 @@ impl Authority {
         params.signed_by(key, &self.intermediate).unwrap()
     }
 
+    /// The identity of the agent `a.test/agent` that trusts another domain besides.
+    pub(crate) fn agent_trusting(&self, name: &str, other: &Self) -> Arc<Identity> {
+        let identity = self.identity("spiffe://a.test/agent");
+        let mut bundles = identity.bundles.as_ref().clone();
+        let domain = TrustDomain::parse(name).unwrap();
+        bundles.insert(TrustBundle::new(domain, vec![other.root_der()]).unwrap());
+        Arc::new(Identity { svid: identity.svid.clone(), bundles: Arc::new(bundles) })
+    }
+
     pub(crate) fn bundle(&self) -> TrustBundle {
         TrustBundle::new(domain(), vec![self.root_der()]).unwrap()
     }
@@ -130,6 +145,55 @@ fn signer(name: &str, kind: &str) -> CertificateParams {
 
 fn date(seconds: u64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap()).unwrap()
+}
+
+/// A feed of `source` for the own user, with a roster whose entries are known: there are none.
+pub(crate) fn feed(source: &Arc<TestSource>, clock: &Arc<TestClock>) -> (Feed, Arc<Roster>) {
+    let roster = Arc::new(Roster::default());
+    roster.update(|state| state.entries = Some(Arc::default()));
+    (Feed::new(source.clone(), roster.clone(), clock.clone(), &[]), roster)
+}
+
+/// What a process shows that runs as the own user.
+pub(crate) fn evidence(selectors: &[&str]) -> Evidence {
+    let uid = rustix::process::geteuid().as_raw();
+    let selectors = selectors.iter().map(|&selector| selector.to_owned()).collect();
+    Evidence { caller: UnixCaller { uid, gid: 0, pid: 1, started: Some(1) }, selectors, unknown: Vec::new() }
+}
+
+/// What a process of the own user may have.
+pub(crate) fn view(feed: &Feed) -> Arc<View> {
+    view_of(feed, &["unix:uid:own"])
+}
+
+/// What a process with these selectors may have.
+pub(crate) fn view_of(feed: &Feed, selectors: &[&str]) -> Arc<View> {
+    feed.view(&feed.caller(&evidence(selectors)))
+}
+
+/// An entry for `spiffe://a.test/<id>`.
+pub(crate) fn entry(id: &str, selectors: &[&str]) -> agents::Entry {
+    agents::Entry {
+        id: id.to_owned(),
+        spiffe_id: format!("spiffe://a.test/{id}"),
+        selectors: selectors.iter().map(|&selector| selector.to_owned()).collect(),
+        ..agents::Entry::default()
+    }
+}
+
+/// Makes these the entries of a roster, each with a certificate by `authority`, valid for an hour around [`START`].
+pub(crate) fn register(roster: &Roster, authority: &Authority, entries: Vec<agents::Entry>) {
+    let entries = Entries::new(entries.into_iter().map(|entry| Entry::parse(entry, &domain()).unwrap()));
+    let held = |entry: &Arc<Entry>| {
+        let svid = authority.identity(entry.spiffe_id.as_str()).svid.clone();
+        let held = Held { svid, made_for: entry.clone(), due: at(START + 1800), issuers: Vec::new(), epoch: 0 };
+        (entry.id.clone(), Arc::new(held))
+    };
+    let svids = Arc::new(entries.iter().map(held).collect());
+    roster.update(|state| {
+        state.svids = svids;
+        state.entries = Some(Arc::new(entries));
+    });
 }
 
 type Callback = Box<dyn Fn() + Send + Sync>;

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_is_renewed_in_the_middle_spread_over_a_fifth() {
+    fn trap_30_an_hour_is_renewed_in_the_middle_spread_over_a_fifth() {
         let hour = validity(10_000, 13_600, 10_060);
         assert_eq!(renew_at(&hour, MIDDLE), at(11_800));
         assert_eq!(renew_at(&hour, LOW), at(11_440));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn heavy_backdating_does_not_spin() {
+    fn trap_20_heavy_backdating_does_not_spin() {
         // Granted 10 s, backdated by 60 s: the middle of the dates was 25 s ago.
         let odd = validity(1_000, 1_070, 1_060);
         assert!(renew_at(&odd, LOW) > at(1_060));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wall_clock_is_looked_at_every_minute() {
+    fn trap_29_the_wall_clock_is_looked_at_every_minute() {
         assert_eq!(wait(at(0), at(86_400)), REEVALUATE);
         assert_eq!(wait(at(0), at(30)), Duration::from_secs(29));
         assert_eq!(wait(at(0), at(1)), POLL);

@@ -5,18 +5,21 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use palisade_identity::{Clock, SvidSource};
 use palisade_wire::envoy::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer;
+use palisade_wire::node::node_server::NodeServer;
 use palisade_wire::serve::{self, Limits, SocketError, UnixSocket};
 use palisade_wire::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use crate::admin::{self, NodeService};
 use crate::attest::Attestor;
 use crate::discovery::Discovery;
 use crate::metrics::Metrics;
 use crate::secrets::Feed;
+use crate::tokens::Tokens;
 use crate::workload::Workload;
 
 /// Largest message a local client may send. Envoy describes itself in its first one, which takes some 100 KiB.
@@ -24,6 +27,10 @@ const MAX_MESSAGE: usize = 1024 * 1024;
 
 /// Every local user may connect; attestation decides what each gets.
 const SOCKET_MODE: u32 = 0o666;
+/// Whoever runs the agent, and root.
+const ADMIN_MODE: u32 = 0o600;
+/// Its calls are short.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 const DIRECTORY_MODE: u32 = 0o755;
 /// Envoy opens a stream for each secret, all of them on one connection.
 const MAX_STREAMS: u32 = 65_536;
@@ -46,9 +53,9 @@ pub enum ServeError {
 
 /// What the socket serves, and to whom.
 pub(crate) struct Service {
-    pub(crate) source: Arc<dyn SvidSource>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) allowed_uids: Vec<u32>,
+    pub(crate) feed: Feed,
+    pub(crate) attestor: Attestor,
+    pub(crate) tokens: Arc<Tokens>,
     pub(crate) metrics: Metrics,
 }
 
@@ -57,6 +64,21 @@ pub(crate) async fn serve(service: Service, socket: UnixSocket, shutdown: Cancel
     tracing::info!(path = %socket.path().display(), "the workload socket is open");
     let limits = Limits { max_concurrent_streams: MAX_STREAMS, ..Limits::default() };
     serve::unix(socket, service.routes(&shutdown), limits, shutdown).await;
+}
+
+/// Serves the operator's socket until `shutdown`.
+pub(crate) async fn serve_admin<A: admin::Agent>(
+    service: NodeService<A>,
+    socket: UnixSocket,
+    shutdown: CancellationToken,
+) {
+    let routes = Routes::new(NodeServer::new(service));
+    serve::unix(socket, routes, Limits { drain: ADMIN_DRAIN, ..Limits::default() }, shutdown).await;
+}
+
+/// Opens the operator's socket; its directory is the agent's own.
+pub(crate) fn bind_admin(path: &Path) -> Result<UnixSocket, ServeError> {
+    UnixSocket::bind(path, ADMIN_MODE).map_err(ServeError::Socket)
 }
 
 /// Makes the directory if it is missing, and the socket in it. The mode of a directory that exists is its owner's.
@@ -73,11 +95,11 @@ pub(crate) fn bind(path: &Path) -> Result<UnixSocket, ServeError> {
 
 impl Service {
     fn routes(self, shutdown: &CancellationToken) -> Routes {
-        let feed = Feed::new(self.source, self.clock);
-        let attestor = Attestor::new(&self.allowed_uids);
+        let Self { feed, attestor, tokens, .. } = self;
         let workload = Workload {
             feed: feed.clone(),
             attestor: attestor.clone(),
+            tokens,
             metrics: self.metrics.clone(),
             shutdown: shutdown.clone(),
         };

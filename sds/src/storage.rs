@@ -3,21 +3,34 @@
 //! One file holds chain, key and bundles together: no crash can leave halves of two identities. It is written beside
 //! its place, flushed and renamed over it. What is read back is checked as if the server had just sent it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use palisade_identity::{Identity, TrustDomain};
+use palisade_identity::{Identity, TrustDomain, error_chain};
 use zeroize::Zeroizing;
 
+use crate::roster::{Entries, Entry, Held, State};
+use crate::secrets::encoded::version_of;
+
 mod format;
+mod state;
 
 pub use format::{DecodeIdentityError, FORMAT};
+pub(crate) use state::Stored;
 
 const FILE: &str = "identity.json";
+/// Entries, keys of tokens and revoked serial numbers.
+const STATE: &str = "state.json";
+/// One file for each entry's certificate.
+const SVIDS: &str = "svids";
 /// Far more than any identity takes; bounds what is read.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// Entries take some 300 bytes each.
+const MAX_STATE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The directory that belongs to one agent.
 #[derive(Debug, Clone)]
@@ -99,7 +112,7 @@ impl Storage {
     /// The stored identity, if there is one. Its dates are not looked at: an expired identity still says who we are.
     pub(crate) fn load(&self, trust_domain: &TrustDomain) -> Result<Option<Identity>, LoadIdentityError> {
         let path = self.dir.join(FILE);
-        let text = match read(&path) {
+        let text = match read(&path, MAX_BYTES) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) if source.kind() == io::ErrorKind::InvalidData => {
@@ -112,23 +125,100 @@ impl Storage {
 
     /// Replaces the stored identity; afterwards either the new one or the old one is there, whole, whatever happens.
     pub(crate) fn save(&self, identity: &Identity) -> Result<(), SaveIdentityError> {
-        self.write(&format::encode(identity)).map_err(|source| SaveIdentityError { path: self.dir.join(FILE), source })
+        self.replace(&self.dir.join(FILE), &format::encode(identity))
     }
 
-    fn write(&self, text: &str) -> io::Result<()> {
-        let mut file = tempfile::Builder::new()
-            .prefix(".identity-")
-            .permissions(Permissions::from_mode(0o600))
-            .tempfile_in(&self.dir)?;
+    /// What the server said last about everything else. What cannot be used is logged and passed over, for the server will say
+    /// it again.
+    pub(crate) fn load_state(&self, trust_domain: &TrustDomain) -> Option<Stored> {
+        let text = optional(&self.dir.join(STATE), MAX_STATE_BYTES)?;
+        match state::decode(&text, trust_domain) {
+            Ok(stored) => Some(stored),
+            Err(error) => {
+                tracing::warn!(error = %error_chain(&error), "the stored entries are not used; the server is asked");
+                None
+            }
+        }
+    }
+
+    /// Replaces what the server said last.
+    pub(crate) fn save_state(&self, state: &State, denied: &BTreeSet<String>) -> Result<(), SaveIdentityError> {
+        self.replace(&self.dir.join(STATE), &state::encode(state, denied.iter().cloned()))
+    }
+
+    /// The certificates of these entries, as far as they can still be read.
+    pub(crate) fn load_svids(&self, entries: &Entries, trust_domain: &TrustDomain) -> BTreeMap<String, Arc<Held>> {
+        let load = |entry: &Arc<Entry>| {
+            let text = optional(&self.svid_path(&entry.id), MAX_BYTES)?;
+            match state::decode_svid(&text, trust_domain) {
+                Ok(held) if held.made_for.id == entry.id => Some((entry.id.clone(), Arc::new(held))),
+                Ok(_) => None,
+                Err(error) => {
+                    tracing::warn!(entry = entry.id, error = %error_chain(&error), "a stored certificate is not used");
+                    None
+                }
+            }
+        };
+        entries.iter().filter_map(load).collect()
+    }
+
+    /// Replaces the certificate of one entry.
+    pub(crate) fn save_svid(&self, held: &Held) -> Result<(), SaveIdentityError> {
+        let path = self.svid_path(&held.made_for.id);
+        if let Some(dir) = path.parent() {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+            made.map_err(|source| SaveIdentityError { path: dir.to_owned(), source })?;
+        }
+        self.replace(&path, &state::encode_svid(held))
+    }
+
+    /// Removes the certificates of entries that are no more.
+    pub(crate) fn keep_svids(&self, entries: &Entries) {
+        let kept: BTreeSet<PathBuf> = entries.iter().map(|entry| self.svid_path(&entry.id)).collect();
+        let Ok(found) = fs::read_dir(self.dir.join(SVIDS)) else { return };
+        let finished = found.flatten().filter(|file| !file.file_name().as_encoded_bytes().starts_with(b"."));
+        for path in finished.map(|file| file.path()).filter(|path| !kept.contains(path)) {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "the certificate of an entry that is no more stays on disk");
+            }
+        }
+    }
+
+    /// Names of entries may hold anything, names of files may not.
+    fn svid_path(&self, entry: &str) -> PathBuf {
+        self.dir.join(SVIDS).join(format!("{}.json", version_of(&[entry.as_bytes()])))
+    }
+
+    fn replace(&self, path: &Path, text: &str) -> Result<(), SaveIdentityError> {
+        self.write(path, text).map_err(|source| SaveIdentityError { path: path.to_owned(), source })
+    }
+
+    fn write(&self, path: &Path, text: &str) -> io::Result<()> {
+        let dir = path.parent().unwrap_or(&self.dir);
+        let mut file =
+            tempfile::Builder::new().prefix(".new-").permissions(Permissions::from_mode(0o600)).tempfile_in(dir)?;
         file.write_all(text.as_bytes())?;
         file.as_file().sync_all()?;
-        file.persist(self.dir.join(FILE)).map_err(|error| error.error)?;
-        File::open(&self.dir)?.sync_all()
+        file.persist(path).map_err(|error| error.error)?;
+        File::open(dir)?.sync_all()
+    }
+}
+
+/// A file that need not be there; one that cannot be read is logged.
+fn optional(path: &Path, limit: u64) -> Option<Zeroizing<String>> {
+    match read(path, limit) {
+        Ok(text) => Some(text),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(path = %path.display(), %error, "a stored file is not used");
+            }
+            None
+        }
     }
 }
 
 /// Reads a bounded file, and takes other users' rights away from it should it have any.
-fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+fn read(path: &Path, limit: u64) -> io::Result<Zeroizing<String>> {
     let file = File::open(path)?;
     let meta = file.metadata()?;
     if meta.mode() & 0o077 != 0 {
@@ -136,9 +226,9 @@ fn read(path: &Path) -> io::Result<Zeroizing<String>> {
         file.set_permissions(Permissions::from_mode(0o600))?;
     }
     // One allocation, so that no shorter copy of the key stays behind.
-    let size = usize::try_from(meta.len().min(MAX_BYTES)).unwrap_or(0);
+    let size = usize::try_from(meta.len().min(limit)).unwrap_or(0);
     let mut text = Zeroizing::new(String::with_capacity(size + 1));
-    file.take(MAX_BYTES).read_to_string(&mut text)?;
+    file.take(limit).read_to_string(&mut text)?;
     Ok(text)
 }
 

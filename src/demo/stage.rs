@@ -71,7 +71,7 @@ impl Stage {
     fn start_server(&mut self) -> Result<()> {
         let (config, data) = (self.path("config"), self.path("server"));
         let listen = "127.0.0.1:0";
-        let doors = ["--listen", "--metrics-listen", "--ext-authz-listen", "--http-listen"];
+        let doors = ["--listen", "--metrics-listen", "--ext-authz-listen", "--http-listen", "--bundle-listen"];
         let mut arguments = vec!["server", "--config-dir", &config, "--data-dir", &data];
         arguments.extend(doors.into_iter().flat_map(|door| [door, listen]));
         self.children.start("server", &arguments)

@@ -33,6 +33,9 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
     let texts = options.files.read()?;
     let mut report = check::check(&texts.resources, texts.mesh.as_ref(), &options.namespace);
     report.refuse_files(texts.refused);
+    if let Some(settings) = &texts.ca {
+        report.add_settings(settings);
+    }
     match options.output {
         Format::Table => print(&report.table())?,
         Format::Json => print(&format!("{}\n", report.json()?))?,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use palisade_policies::{Diagnostic, SourceText, read_each, read_paths};
+use palisade_policies::{CA_FILE, Diagnostic, SourceText, read_each, read_paths};
 
 use crate::exit;
 
@@ -29,6 +29,8 @@ pub(super) struct Texts {
     /// Files that are no text: a refused document each.
     pub(super) refused: Vec<Diagnostic>,
     pub(super) mesh: Option<SourceText>,
+    /// The authority's settings, where a directory has them.
+    pub(super) ca: Option<SourceText>,
 }
 
 impl Files {
@@ -36,12 +38,13 @@ impl Files {
     pub(super) fn read(&self) -> Result<Texts> {
         let failed = |error| exit::bad_input(exit::chain(&error));
         let palisade_policies::Texts { texts: mut resources, refused } = read_each(&self.filename).map_err(failed)?;
-        let mesh_path = self.mesh.clone().or_else(|| self.mesh_of_directory());
-        let Some(path) = mesh_path else { return Ok(Texts { resources, refused, mesh: None }) };
+        let ca = self.of_directory(CA_FILE).and_then(|path| take(&mut resources, &path));
+        let mesh_path = self.mesh.clone().or_else(|| self.of_directory(palisade_watch::MESH_FILE));
+        let Some(path) = mesh_path else { return Ok(Texts { resources, refused, mesh: None, ca }) };
         let mesh = read_paths(std::slice::from_ref(&path)).map_err(failed)?.into_iter().next();
         let mesh_file: Arc<str> = mesh.as_ref().map_or_else(|| "".into(), |mesh| Arc::clone(&mesh.file));
         resources.retain(|text| !same(&text.file, &mesh_file));
-        Ok(Texts { resources, refused, mesh })
+        Ok(Texts { resources, refused, mesh, ca })
     }
 
     /// Whether standard input is one of the files.
@@ -49,9 +52,17 @@ impl Files {
         self.filename.iter().any(|path| path.as_os_str() == "-")
     }
 
-    fn mesh_of_directory(&self) -> Option<PathBuf> {
-        self.filename.iter().map(|path| path.join(palisade_watch::MESH_FILE)).find(|path| path.is_file())
+    /// A file of settings at the top of a directory.
+    fn of_directory(&self, name: &str) -> Option<PathBuf> {
+        self.filename.iter().map(|path| path.join(name)).find(|path| path.is_file())
     }
+}
+
+/// The text of a file, which is then no resource.
+fn take(texts: &mut Vec<SourceText>, path: &Path) -> Option<SourceText> {
+    let file = path.to_string_lossy();
+    let index = texts.iter().position(|text| same(&text.file, &file))?;
+    Some(texts.remove(index))
 }
 
 fn same(one: &str, other: &str) -> bool {

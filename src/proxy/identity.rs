@@ -52,6 +52,8 @@ fn embedded(
         state_dir: config.state_dir.join("identity"),
         socket: wanted.socket.clone(),
         allowed_uids: wanted.allowed_uids.clone(),
+        files: Vec::new(),
+        admin_socket: None,
     };
     let agent = Agent::new(agent, Arc::new(SystemClock), registry).map_err(|error| exit::usage(exit::chain(&error)))?;
     agent.open_socket().map_err(|error| exit::usage(format!("identity.agent.socket: {}", exit::chain(&error))))?;

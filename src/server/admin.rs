@@ -5,17 +5,25 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use palisade_audit::{AdminAudit, Answers};
-use palisade_ca::Authority;
+use palisade_ca::{Authority, Entries};
 use palisade_identity::SpiffeId;
 use palisade_wire::admin::admin_server::Admin;
-use palisade_wire::admin::{AuditQuery, CreateJoinTokenRequest, CreateJoinTokenResponse};
+use palisade_wire::admin::{
+    AuditQuery, Authorities, CreateEntryRequest, CreateJoinTokenRequest, CreateJoinTokenResponse, DeleteEntryRequest,
+    DeleteEntryResponse, GetAuthoritiesRequest, ListEntriesRequest, ListEntriesResponse,
+    ListRevokedCertificatesRequest, RegistrationEntry, RevokeCertificatesRequest, RevokedCertificates,
+    RotateAuthoritiesRequest,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-/// Audit queries and join tokens.
+use super::authorities;
+
+/// Audit queries, join tokens, registration entries, authorities and revocation.
 pub(super) struct AdminService {
     pub(super) audit: AdminAudit,
     pub(super) authority: Arc<Authority>,
+    pub(super) entries: Entries,
     /// Ends what nobody else would end: followers of the audit log.
     pub(super) closing: CancellationToken,
 }
@@ -34,6 +42,24 @@ impl Admin for AdminService {
         Ok(Response::new(Box::pin(rows.take_until(self.closing.clone().cancelled_owned()))))
     }
 
+    async fn create_entry(&self, request: Request<CreateEntryRequest>) -> Result<Response<RegistrationEntry>, Status> {
+        super::entries::create(&self.entries, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_entries(
+        &self,
+        request: Request<ListEntriesRequest>,
+    ) -> Result<Response<ListEntriesResponse>, Status> {
+        Ok(Response::new(super::entries::list(&self.entries, &request.into_inner())))
+    }
+
+    async fn delete_entry(
+        &self,
+        request: Request<DeleteEntryRequest>,
+    ) -> Result<Response<DeleteEntryResponse>, Status> {
+        super::entries::delete(&self.entries, &request.into_inner().id).await.map(Response::new)
+    }
+
     async fn create_join_token(
         &self,
         request: Request<CreateJoinTokenRequest>,
@@ -49,5 +75,30 @@ impl Admin for AdminService {
             .map_err(|error| Status::invalid_argument(crate::exit::chain(&error)))?;
         let expires_unix = i64::try_from(made.expires.as_secs()).unwrap_or(i64::MAX);
         Ok(Response::new(CreateJoinTokenResponse { token: made.token.to_string(), expires_unix }))
+    }
+
+    async fn get_authorities(&self, _: Request<GetAuthoritiesRequest>) -> Result<Response<Authorities>, Status> {
+        authorities::status(&self.authority).await.map(Response::new)
+    }
+
+    async fn rotate_authorities(
+        &self,
+        request: Request<RotateAuthoritiesRequest>,
+    ) -> Result<Response<Authorities>, Status> {
+        authorities::rotate(&self.authority, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn revoke_certificates(
+        &self,
+        request: Request<RevokeCertificatesRequest>,
+    ) -> Result<Response<RevokedCertificates>, Status> {
+        authorities::revoke(&self.authority, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_revoked_certificates(
+        &self,
+        _: Request<ListRevokedCertificatesRequest>,
+    ) -> Result<Response<RevokedCertificates>, Status> {
+        authorities::revoked(&self.authority).await.map(Response::new)
     }
 }

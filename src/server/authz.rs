@@ -18,7 +18,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::mutual::MutualTls;
+use super::mutual::OwnTls;
 use super::record::{Delivery, Record};
 use crate::exit;
 use crate::runtime::{Addresses, Supervisor};
@@ -87,13 +87,13 @@ impl Authorization {
             flag: "--ext-authz-listen",
             address: options.ext_authz_listen,
             default: SocketAddr::from(([127, 0, 0, 1], 9191)),
-            mutual: options.ext_authz_mtls.then(|| MutualTls::new(Arc::clone(ground.authority), &[b"h2"])),
+            mutual: options.ext_authz_mtls.then(|| OwnTls::mutual(Arc::clone(ground.authority), &[b"h2"])),
         };
         let http = Door {
             flag: "--http-listen",
             address: options.http_listen,
             default: SocketAddr::from(([127, 0, 0, 1], 15080)),
-            mutual: options.http_mtls.then(|| MutualTls::new(Arc::clone(ground.authority), &[b"h2", b"http/1.1"])),
+            mutual: options.http_mtls.then(|| OwnTls::mutual(Arc::clone(ground.authority), &[b"h2", b"http/1.1"])),
         };
         let ext_callers = Callers {
             trusted: identities("--ext-authz-caller", &options.ext_authz_callers)?,
@@ -164,7 +164,7 @@ struct Door {
     flag: &'static str,
     address: Option<SocketAddr>,
     default: SocketAddr,
-    mutual: Option<MutualTls>,
+    mutual: Option<OwnTls>,
 }
 
 impl Door {

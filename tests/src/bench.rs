@@ -3,5 +3,6 @@
 pub mod authz;
 pub mod backend;
 pub mod cpu;
+pub mod identity;
 pub mod load;
 pub mod proxy;

@@ -104,8 +104,9 @@ impl Mesh {
         let at = |role: &str| self.server_addresses.get(role).map_or(any.clone(), ToString::to_string);
         let (listen, metrics) = (at("grpc"), at("metrics"));
         let own = ["--config-dir", &config, "--data-dir", &data, "--listen", &listen, "--metrics-listen", &metrics];
-        let (ext_authz, http) = (at("ext-authz"), at("http"));
-        let mut arguments = vec!["server", "--ext-authz-listen", &ext_authz, "--http-listen", &http];
+        let (ext_authz, http, bundle) = (at("ext-authz"), at("http"), at("bundle"));
+        let doors = ["--ext-authz-listen", &ext_authz, "--http-listen", &http, "--bundle-listen", &bundle];
+        let mut arguments = [&["server"][..], &doors].concat();
         arguments.extend(own);
         arguments.extend(self.flags.iter().map(String::as_str));
         arguments.extend(self.server_flags.iter().map(String::as_str));
@@ -123,7 +124,7 @@ impl Mesh {
         self.server.as_mut().context("the server is not running")
     }
 
-    /// Where the server listens: roles `grpc`, `metrics`, `ext-authz` and `http`.
+    /// Where the server listens: roles `grpc`, `metrics`, `ext-authz`, `http` and `bundle`.
     ///
     /// # Errors
     /// Before its first start.

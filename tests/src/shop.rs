@@ -45,10 +45,23 @@ impl Shop {
     /// # Errors
     /// As [`Shop::start`].
     pub fn start_with(policies: &str, flags: &[&str]) -> Result<Self> {
+        Self::begin(policies, flags, &[])
+    }
+
+    /// [`Shop::start`] with flags for the server.
+    ///
+    /// # Errors
+    /// As [`Shop::start`].
+    pub fn start_served(policies: &str, flags: &[&str]) -> Result<Self> {
+        Self::begin(policies, &[], flags)
+    }
+
+    fn begin(policies: &str, flags: &[&str], server_flags: &[&str]) -> Result<Self> {
         let own = Own::new();
         let mut mesh = Mesh::new(&[("policies.yaml", policies), ("workloads.yaml", &own.workloads(None, None))])?;
         mesh.host = own.address(1).to_string();
         mesh.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        mesh.server_flags = server_flags.iter().map(|flag| (*flag).to_owned()).collect();
         mesh.start_server()?;
         let (backend, echo) = (Backend::start()?, echo()?);
         let listen = own.address(12);

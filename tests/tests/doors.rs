@@ -348,12 +348,13 @@ fn newer_server_state(shop: &mut Shop) {
     let server =
         ["server", "--config-dir", &config, "--data-dir", &text, "--listen", metrics, "--metrics-listen", metrics];
     let version = data.join("ca/format-version");
-    fs::write(&version, "2\n").unwrap();
+    let present = fs::read(&version).unwrap();
+    fs::write(&version, "99\n").unwrap();
     refused(&server, "", 64, &[&shown(&version), "newer"]);
-    fs::write(&version, "1\n").unwrap();
+    fs::write(&version, present).unwrap();
     execute(&data.join("ca/ca.db"), "PRAGMA user_version = 99");
     refused(&server, "", 64, &["ca.db", "99", "newer"]);
-    execute(&data.join("ca/ca.db"), "PRAGMA user_version = 1");
+    execute(&data.join("ca/ca.db"), "PRAGMA user_version = 2");
     execute(&data.join("audit.db"), "UPDATE meta SET value = 99 WHERE key = 'schema'");
     refused(&server, "", 64, &["audit.db", "99", "use the version that wrote it"]);
 }

@@ -7,6 +7,8 @@
 mod ledger;
 #[path = "e2e_crash/load.rs"]
 mod load;
+#[path = "e2e_crash/rotation.rs"]
+mod rotation;
 
 use ledger::Ledger;
 use load::Load;

@@ -176,8 +176,8 @@ async fn callers_that_break_the_rules_get_the_codes_of_the_standard() {
             "wrong_value": "INVALID_ARGUMENT",
             "good": "OK",
             "jwt": "UNIMPLEMENTED",
-            "jwt_bundles": "UNIMPLEMENTED",
-            "validate": "UNIMPLEMENTED",
+            "jwt_bundles": "OK",
+            "validate": "INVALID_ARGUMENT",
             "unknown_method": "UNIMPLEMENTED",
         })
     );

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use palisade_identity::TrustDomain;
-use palisade_policies::{Diagnostic, Document, MeshConfig, Resources, SourceText, load};
+use palisade_policies::{Diagnostic, Document, MeshConfig, Resources, SourceText, foreign_registrations, load};
 
 use crate::snapshot::{Snapshot, digest, hex};
 use crate::{DEFAULT_NAMESPACE, MESH_FILE};
@@ -135,6 +135,9 @@ pub(crate) fn check(
     let revision = hex(&digest(texts, mesh_text.as_ref()));
     let (mesh, mesh_text, mut diagnostics) = check_mesh(mesh_text, issued)?;
     let loaded = load(texts, DEFAULT_NAMESPACE);
+    if let Some(mesh) = &mesh {
+        diagnostics.extend(foreign_registrations(&loaded.resources, &loaded.documents, &mesh.trust_domain));
+    }
     let refused = loaded.has_errors() || diagnostics.iter().any(Diagnostic::is_error);
     diagnostics.extend(loaded.diagnostics);
     let mesh = match mesh {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use palisade_identity::{TrustDomain, error_chain};
-use palisade_policies::{SourceText, read_paths};
+use palisade_policies::{CA_FILE, SourceText, read_paths};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -212,6 +212,9 @@ fn read_texts(config: &DirectoryConfig) -> Result<Texts, String> {
     }
     let mesh_path = config.mesh_path();
     let all = read_paths(std::slice::from_ref(&config.dir)).map_err(|error| error_chain(&error))?;
+    // The authority's own settings are no resource; the server reads them when it starts.
+    let ca_path = config.dir.join(CA_FILE);
+    let all: Vec<_> = all.into_iter().filter(|text| Path::new(&*text.file) != ca_path).collect();
     let (mesh, resources): (Vec<_>, Vec<_>) = all.into_iter().partition(|text| Path::new(&*text.file) == mesh_path);
     let mesh = match (mesh.into_iter().next(), &config.mesh_file) {
         (None, Some(file)) => {

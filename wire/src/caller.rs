@@ -4,16 +4,21 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use palisade_identity::VerifiedPeer;
+use palisade_identity::{CertificateDer, VerifiedPeer};
 
 /// The other end of the connection a request came in on; in every request's extensions.
 ///
-/// On TLS `address` is set and `peer` if a certificate was presented (it is verified by then); on a
+/// On TLS `address` is set and `peer` if a certificate was presented (it is verified by then; `stranger` if it was let in
+/// unverified); on a
 /// Unix socket only `unix`.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
     /// The verified SPIFFE identity; `None` if the client presented no certificate.
     pub peer: Option<Arc<VerifiedPeer>>,
+    /// The chain of a client that is nobody of the trust bundle and that [`ServerTls::admits`](crate::serve::ServerTls::admits)
+    /// let in all the same, leaf first: its key was proven at the handshake, and nothing else. It is worth nothing to a
+    /// service that does not judge it itself.
+    pub stranger: Option<Arc<[CertificateDer<'static>]>>,
     /// Where the TCP connection came from.
     pub address: Option<SocketAddr>,
     /// The process on the other end of a Unix socket.
@@ -47,4 +52,8 @@ pub struct UnixCaller {
     pub uid: u32,
     /// Effective group id.
     pub gid: u32,
+    /// When the process began, in clock ticks since the machine's start: with the id it names this very process for as long as
+    /// the machine runs, whatever else gets the same id later. `None` if the process could not be held while it was read:
+    /// it was gone, or is not visible from here.
+    pub started: Option<u64>,
 }

@@ -22,9 +22,13 @@ pub use proto::istio::v1::auth as istio_ca;
 #[doc(inline)]
 pub use proto::palisade::admin::v1 as admin;
 #[doc(inline)]
+pub use proto::palisade::agents::v1 as agents;
+#[doc(inline)]
 pub use proto::palisade::audit::v1 as audit;
 #[doc(inline)]
 pub use proto::palisade::control::v1 as control;
+#[doc(inline)]
+pub use proto::palisade::node::v1 as node;
 #[doc(inline)]
 pub use proto::unpackaged as workload;
 

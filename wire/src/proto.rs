@@ -21,6 +21,13 @@ pub(crate) mod palisade {
             tonic::include_proto!("palisade.admin.v1");
         }
     }
+    /// `palisade.agents`.
+    pub(crate) mod agents {
+        /// `palisade.agents.v1`.
+        pub mod v1 {
+            tonic::include_proto!("palisade.agents.v1");
+        }
+    }
     /// `palisade.audit`.
     pub(crate) mod audit {
         /// `palisade.audit.v1`.
@@ -33,6 +40,13 @@ pub(crate) mod palisade {
         /// `palisade.control.v1`.
         pub mod v1 {
             tonic::include_proto!("palisade.control.v1");
+        }
+    }
+    /// `palisade.node`.
+    pub(crate) mod node {
+        /// `palisade.node.v1`.
+        pub mod v1 {
+            tonic::include_proto!("palisade.node.v1");
         }
     }
 }

@@ -18,8 +18,11 @@ use tonic::service::Routes;
 mod accept;
 mod authority;
 mod connection;
+mod pages;
+mod pin;
 mod socket;
 
+pub use pages::{Page, Pages, pages};
 pub use socket::{SocketError, UnixSocket};
 
 /// What one listener lets its callers hold.
@@ -69,6 +72,11 @@ pub trait ServerTls: Send + Sync + 'static {
     /// # Errors
     /// The connection is closed.
     fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<VerifiedPeer, VerifyError>;
+
+    /// Whether a chain that [`verify`](Self::verify) refused may stay, as [`Caller::stranger`](crate::Caller::stranger).
+    fn admits(&self, _chain: &[CertificateDer<'_>]) -> bool {
+        false
+    }
 
     /// The time by which a connection outlives its client's certificate.
     fn now(&self) -> UnixTime {

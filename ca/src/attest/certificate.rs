@@ -27,7 +27,7 @@ impl CurrentCertificate {
         if peer.not_after().as_secs() < evidence.now {
             return Err(refuse("certificate-expired"));
         }
-        Ok(Some(Attested { id: peer.id().clone(), attestor: "certificate", redeem: None }))
+        Ok(Some(Attested::new(peer.id().clone(), "certificate")))
     }
 }
 

@@ -112,7 +112,7 @@ impl JoinTokens {
         }
         let id = SpiffeId::parse(&row.spiffe_id).map_err(|_| refuse("token-row-damaged"))?;
         let redeem = Redeem { secret_sha256, redeemed_by: row.used_key_sha256 };
-        Ok(Some(Attested { id, attestor: NAME, redeem: Some(redeem) }))
+        Ok(Some(Attested { redeem: Some(redeem), ..Attested::new(id, NAME) }))
     }
 }
 

@@ -1,4 +1,6 @@
 //! Which public keys are signed, and how a request proves that its maker holds one.
+//!
+//! What is refused is refused by name: an operator who sees `secp256k1` in a log knows which program to look at.
 
 use der::asn1::UintRef;
 use der::{Encode, Reader, SliceReader};
@@ -13,6 +15,33 @@ const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+
+/// Kinds of keys and curves that others make, by name.
+const NAMES: &[(&str, &str)] = &[
+    ("1.3.101.112", "Ed25519"),
+    ("1.3.101.113", "Ed448"),
+    ("1.3.101.110", "X25519"),
+    ("1.2.840.10040.4.1", "DSA"),
+    ("1.2.840.113549.1.1.10", "RSA-PSS"),
+    ("1.2.840.10045.3.1.1", "P-192"),
+    ("1.3.132.0.33", "P-224"),
+    ("1.3.132.0.35", "P-521"),
+    ("1.3.132.0.10", "secp256k1"),
+    ("1.3.36.3.3.2.8.1.1.7", "brainpoolP256r1"),
+    ("1.3.36.3.3.2.8.1.1.11", "brainpoolP384r1"),
+];
+
+/// Keys that are signed beside P-256, P-384 and RSA, because an operator wants them. Not every peer takes them: Envoy
+/// refuses Ed25519.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExtraKeys {
+    /// Ed25519 (RFC 8410).
+    pub ed25519: bool,
+    /// ECDSA on P-521.
+    pub p521: bool,
+}
 
 /// Every way a request may be signed; each fits one kind of key.
 static ACCEPTED: &[&dyn SignatureVerificationAlgorithm] = &[
@@ -20,6 +49,8 @@ static ACCEPTED: &[&dyn SignatureVerificationAlgorithm] = &[
     algorithms::ECDSA_P256_SHA384,
     algorithms::ECDSA_P384_SHA256,
     algorithms::ECDSA_P384_SHA384,
+    algorithms::ECDSA_P521_SHA512,
+    algorithms::ED25519,
     algorithms::RSA_PKCS1_2048_8192_SHA256,
     algorithms::RSA_PKCS1_2048_8192_SHA384,
     algorithms::RSA_PKCS1_2048_8192_SHA512,
@@ -38,26 +69,9 @@ pub(crate) struct PublicKey {
 }
 
 impl PublicKey {
-    pub(super) fn check(info: &SubjectPublicKeyInfoOwned) -> Result<Self, CsrError> {
-        let bits = info.subject_public_key.as_bytes().ok_or(CsrError::KeyKind)?.to_vec();
-        let parameters = info.algorithm.parameters.as_ref();
-        let encoding = if info.algorithm.oid == RSA && parameters.is_some_and(|p| p.is_null()) {
-            check_rsa(&bits)?;
-            &rcgen::PKCS_RSA_SHA256
-        } else if info.algorithm.oid == EC {
-            let curve = parameters.and_then(|p| p.decode_as::<ObjectIdentifier>().ok());
-            let (encoding, point) = match curve {
-                Some(P256) => (&rcgen::PKCS_ECDSA_P256_SHA256, 65),
-                Some(P384) => (&rcgen::PKCS_ECDSA_P384_SHA384, 97),
-                _ => return Err(CsrError::KeyKind),
-            };
-            if bits.len() != point || bits.first() != Some(&4) {
-                return Err(CsrError::Point);
-            }
-            encoding
-        } else {
-            return Err(CsrError::KeyKind);
-        };
+    pub(super) fn check(info: &SubjectPublicKeyInfoOwned, extra: ExtraKeys) -> Result<Self, CsrError> {
+        let bits = info.subject_public_key.as_bytes().ok_or(CsrError::Point)?.to_vec();
+        let encoding = encoding(info, &bits, extra)?;
         let spki = info.to_der().map_err(malformed)?;
         let algorithm = contents(&info.algorithm.to_der().map_err(malformed)?)?;
         Ok(Self { encoding, algorithm, bits, sha256: crate::signer::sha256(&spki) })
@@ -84,6 +98,39 @@ impl PublicKeyData for PublicKey {
     fn algorithm(&self) -> &'static SignatureAlgorithm {
         self.encoding
     }
+}
+
+/// The kind of a key, if it is one that is signed.
+fn encoding(
+    info: &SubjectPublicKeyInfoOwned,
+    bits: &[u8],
+    extra: ExtraKeys,
+) -> Result<&'static SignatureAlgorithm, CsrError> {
+    let (oid, parameters) = (info.algorithm.oid, info.algorithm.parameters.as_ref());
+    if oid == RSA && parameters.is_some_and(|parameters| parameters.is_null()) {
+        check_rsa(bits)?;
+        return Ok(&rcgen::PKCS_RSA_SHA256);
+    }
+    if oid == ED25519 && parameters.is_none() && extra.ed25519 {
+        return if bits.len() == 32 { Ok(&rcgen::PKCS_ED25519) } else { Err(CsrError::Point) };
+    }
+    if oid != EC {
+        return Err(CsrError::KeyKind(name(oid)));
+    }
+    let curve = parameters.and_then(|parameters| parameters.decode_as::<ObjectIdentifier>().ok());
+    let (encoding, point) = match curve {
+        Some(P256) => (&rcgen::PKCS_ECDSA_P256_SHA256, 65),
+        Some(P384) => (&rcgen::PKCS_ECDSA_P384_SHA384, 97),
+        Some(P521) if extra.p521 => (&rcgen::PKCS_ECDSA_P521_SHA512, 133),
+        Some(curve) => return Err(CsrError::KeyKind(name(curve))),
+        None => return Err(CsrError::KeyKind("EC without a named curve".to_owned())),
+    };
+    if bits.len() == point && bits.first() == Some(&4) { Ok(encoding) } else { Err(CsrError::Point) }
+}
+
+fn name(oid: ObjectIdentifier) -> String {
+    let text = oid.to_string();
+    NAMES.iter().find(|(known, _)| *known == text).map_or(text, |(_, name)| (*name).to_owned())
 }
 
 /// RSAPublicKey (RFC 8017, A.1.1): a modulus that is neither weak nor a burden, and a sane exponent.

@@ -1,72 +1,106 @@
-use palisade_identity::TrustBundle;
+use palisade_identity::TrustDomain;
 
 use super::*;
+use crate::custody::software::SoftwareKey;
+use crate::root::Root;
 
 const NOW: u64 = 1_800_000_000;
+const DAY: u64 = 86_400;
+const LIFETIME: Duration = Duration::from_secs(3_650 * DAY);
 
 fn domain() -> TrustDomain {
     TrustDomain::parse("cluster.local").unwrap()
 }
 
-fn read(text: &str, kind: Kind) -> Result<Signer, SignerError> {
-    Signer::from_file(text.as_bytes(), kind, &domain(), PathBuf::from("/ca/x.pem"))
+pub(crate) fn key() -> Arc<dyn SigningKey> {
+    Arc::new(SoftwareKey::generate().unwrap().0)
 }
 
-#[test]
-fn what_is_written_is_read() {
-    let root = Signer::root(&domain(), NOW).unwrap();
-    let intermediate = root.intermediate(&domain(), NOW).unwrap();
-    for (signer, kind) in [(&root, Kind::Root), (&intermediate, Kind::Intermediate)] {
-        let again = read(&signer.to_file(), kind).unwrap();
-        assert_eq!(again.certificate(), signer.certificate());
-        assert_eq!((again.not_before, again.not_after), (signer.not_before, signer.not_after));
-    }
-    TrustBundle::new(domain(), vec![root.certificate().clone()]).unwrap();
-    assert!(root.signed(&intermediate) && root.signed(&root) && !intermediate.signed(&root));
-    assert!(!Signer::root(&domain(), NOW).unwrap().signed(&intermediate));
+fn root() -> Root {
+    Root::make(key(), &domain(), NOW, LIFETIME).unwrap()
+}
+
+fn bundle(root: &Root) -> TrustBundle {
+    TrustBundle::new(domain(), vec![root.certificate.clone()]).unwrap()
+}
+
+/// A signer below a new root, and its bundle.
+pub(crate) fn signer(now: u64) -> (Signer, TrustBundle) {
+    let (root, key) = (Root::make(key(), &domain(), now, LIFETIME).unwrap(), key());
+    let chain = [root.intermediate(Arc::clone(&key), now).unwrap()];
+    let bundle = bundle(&root);
+    (Signer::new(key, &chain, &bundle).unwrap(), bundle)
 }
 
 #[test]
 fn dates_are_backdated_and_nested() {
-    let root = Signer::root(&domain(), NOW).unwrap();
-    assert_eq!(root.not_before, NOW - 3_600);
-    let early = root.intermediate(&domain(), NOW - 3_000).unwrap();
+    let root = root();
+    assert_eq!((root.not_before, root.not_after), (NOW - 3_600, NOW + 3_650 * DAY));
+    let found = |now| Found::read(&root.intermediate(key(), now).unwrap()).unwrap();
+    let early = found(NOW - 3_000);
     assert_eq!(early.not_before, root.not_before);
-    let late = root.intermediate(&domain(), root.not_after - 60).unwrap();
-    assert_eq!(late.not_after, root.not_after);
-    let day = 86_400;
-    assert!(!early.due(NOW) && early.due(early.not_after - 29 * day) && early.due(early.not_before - 1));
+    assert_eq!(found(root.not_after - 60).not_after, root.not_after);
+    assert!(!root.replaces(&early, NOW) && root.replaces(&early, early.not_before - 1));
+    assert!(root.replaces(&early, early.not_after - 29 * DAY));
+    // Another would not live longer.
+    assert!(!root.replaces(&found(root.not_after - 60), root.not_after - 5));
+    assert!(self::root().replaces(&early, NOW), "another root's");
+}
+
+/// Trap 15: two roots of one name, and the verifier picks the wrong one.
+#[test]
+fn names_and_identifiers_differ_with_the_key() {
+    let [one, two] = [root(), root()].map(|root| Found::read(&root.certificate).unwrap());
+    assert!(one.subject != two.subject && one.key_id.is_some() && one.key_id != two.key_id);
+    assert_eq!(one.id(), key_name(&one.key), "the identifier is the key's name");
 }
 
 #[test]
-fn files_that_do_not_fit_are_named() {
-    let (one, two) = (Signer::root(&domain(), NOW).unwrap(), Signer::root(&domain(), NOW).unwrap());
-    let key = |signer: &Signer| signer.issuer.key().serialize_pem();
-    let mixed = format!("{}{}", key(&one), certificate_pem(two.certificate()));
-    assert!(matches!(read(&mixed, Kind::Root), Err(SignerError::Mismatch(_))));
-    assert!(matches!(read(&key(&one), Kind::Root), Err(SignerError::Layout(_))));
-    assert!(matches!(read("", Kind::Root), Err(SignerError::Layout(_))));
-    assert!(matches!(read(&one.to_file(), Kind::Intermediate), Err(SignerError::Foreign { .. })));
-    let elsewhere = Signer::root(&TrustDomain::parse("other.test").unwrap(), NOW).unwrap();
-    let error = read(&elsewhere.to_file(), Kind::Root).unwrap_err();
-    assert!(error.to_string().contains("/ca/x.pem") && error.to_string().contains("cluster.local"), "{error}");
-    let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap().serialize_pem();
-    let other_key = format!("{p384}{}", certificate_pem(one.certificate()));
-    assert!(matches!(read(&other_key, Kind::Root), Err(SignerError::Key(_))));
+fn a_second_root_certifies_the_same_signer() {
+    let (old, new, key) = (root(), root(), key());
+    let both = TrustBundle::new(domain(), vec![old.certificate.clone(), new.certificate.clone()]).unwrap();
+    let chain = [new.intermediate(Arc::clone(&key), NOW).unwrap()];
+    let signer = Signer::new(Arc::clone(&key), &chain, &both).unwrap();
+    let id = SpiffeId::parse("spiffe://cluster.local/web").unwrap();
+    let lifetime = Lifetime { not_before: NOW, not_after: NOW + 60, shortened: false };
+    let spec = LeafSpec { id: &id, dns_names: &[], addresses: &[], lifetime };
+    let leaf = leaf::issue(&spec, key.public_key(), &signer).unwrap().certificate;
+    let cross = old.intermediate(key, NOW).unwrap();
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(NOW));
+    for (root, good) in [(&old, true), (&new, true), (&self::root(), false)] {
+        let trust = TrustBundles::from_iter([bundle(root)]);
+        let sent = [leaf.clone(), chain[0].clone(), cross.clone()];
+        assert_eq!(verify_peer(&sent, &trust, now).is_ok(), good);
+    }
 }
 
 #[test]
-fn serials_are_twenty_positive_octets() {
-    let bytes = serial().unwrap().to_bytes();
-    assert_eq!(bytes.len(), 20);
-    assert!(bytes[0] & 0xc0 == 0x40);
-    assert_ne!(bytes, serial().unwrap().to_bytes());
+fn a_signer_that_peers_would_refuse_is_not_made() {
+    let (root, key) = (root(), key());
+    let chain = [root.intermediate(Arc::clone(&key), NOW).unwrap()];
+    let refused = |key: &Arc<dyn SigningKey>, chain: &[CertificateDer<'static>], bundle: &TrustBundle| {
+        Signer::new(Arc::clone(key), chain, bundle).unwrap_err()
+    };
+    let other: Arc<dyn SigningKey> = Arc::new(SoftwareKey::generate().unwrap().0);
+    assert!(matches!(refused(&other, &chain, &bundle(&root)), SignerError::Mismatch));
+    let elsewhere = bundle(&self::root());
+    assert!(matches!(refused(&key, &chain, &elsewhere), SignerError::Refused(VerifyError::UnknownAuthority)));
+    // Trap 38: the narrowest certificate of the path decides.
+    let brief = Root::make(self::key(), &domain(), NOW, Duration::from_secs(60)).unwrap();
+    let chain = [brief.intermediate(Arc::clone(&key), NOW).unwrap()];
+    assert_eq!(Signer::new(Arc::clone(&key), &chain, &bundle(&brief)).unwrap().not_after, NOW + 60);
 }
 
 #[test]
 fn debug_shows_no_key() {
-    let root = Signer::root(&domain(), NOW).unwrap();
-    let shown = format!("{root:?}");
-    let key = hex(root.issuer.key().serialized_der().get(40..50).unwrap());
-    assert!(!shown.contains(&key) && shown.contains("elided"), "{shown}");
+    let (key, pkcs8) = SoftwareKey::generate().unwrap();
+    let shown = format!("{key:?}");
+    assert!(!shown.contains(&hex(pkcs8.get(40..50).unwrap())) && shown.contains("elided"), "{shown}");
+}
+
+#[test]
+fn serials_are_twenty_positive_octets() {
+    let bytes = serial().unwrap();
+    assert!(bytes[0] & 0xc0 == 0x40);
+    assert_ne!(bytes, serial().unwrap());
 }

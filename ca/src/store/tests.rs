@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 const NOW: i64 = 1_800_000_000;
@@ -22,7 +24,14 @@ fn row(serial: &str, key: &str) -> IssuanceRow {
         shortened: true,
         key_sha256: key.into(),
         issued_at: NOW,
+        authority: "aa".into(),
+        entry: String::new(),
     }
+}
+
+/// The evidence of a join token with this hash.
+fn token_evidence(hash: &str) -> Evidence {
+    Evidence { redeem: Some(hash.to_owned()), presented: None }
 }
 
 fn token(hash: &str, expires_at: i64) -> TokenRow {
@@ -39,7 +48,7 @@ fn token(hash: &str, expires_at: i64) -> TokenRow {
 async fn rows_survive_reopening_without_a_clean_close() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await.unwrap();
-    store.record(row("0a", "k1"), None).await.unwrap();
+    store.record(row("0a", "k1"), Evidence::default()).await.unwrap();
     // The first store stays open, as after kill -9: nothing was checkpointed or closed.
     let again = open(dir.path()).await.unwrap();
     let rows = again.issuances("spiffe://cluster.local/ns/shop/sa/web", 10).await.unwrap();
@@ -55,8 +64,8 @@ async fn records_that_gather_share_a_transaction_and_keep_their_own_answers() {
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..500 {
         let store = store.clone();
-        let redeem = (n % 100 == 0).then(|| "t".to_owned());
-        tasks.spawn(async move { store.record(row(&format!("{n:04x}"), &format!("key {n}")), redeem).await });
+        let evidence = if n % 100 == 0 { token_evidence("t") } else { Evidence::default() };
+        tasks.spawn(async move { store.record(row(&format!("{n:04x}"), &format!("key {n}")), evidence).await });
     }
     let results = tasks.join_all().await;
     let spent = results.iter().filter(|result| matches!(result, Err(StoreError::TokenSpent))).count();
@@ -73,13 +82,13 @@ async fn a_token_belongs_to_the_first_key_while_it_lives() {
     let redeem = |serial: &str, key: &str, at: i64| {
         let row = IssuanceRow { issued_at: at, ..row(serial, key) };
         let store = store.clone();
-        async move { store.record(row, Some("t".into())).await }
+        async move { store.record(row, token_evidence("t")).await }
     };
     redeem("01", "mine", NOW).await.unwrap();
     redeem("02", "mine", NOW + 50).await.unwrap();
     assert!(matches!(redeem("03", "yours", NOW + 50).await, Err(StoreError::TokenSpent)));
     assert!(matches!(redeem("04", "mine", NOW + 100).await, Err(StoreError::TokenSpent)), "expired");
-    let missing = store.record(row("05", "mine"), Some("unknown".into())).await;
+    let missing = store.record(row("05", "mine"), token_evidence("unknown")).await;
     assert!(matches!(missing, Err(StoreError::TokenSpent)));
     assert_eq!(store.token("t").await.unwrap().unwrap().used_key_sha256.as_deref(), Some("mine"));
     assert_eq!(store.issuances(&row("", "").spiffe_id, 9).await.unwrap().len(), 2, "no row without a grant");
@@ -90,13 +99,13 @@ async fn a_failed_batch_redeems_nothing_and_recovers() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await.unwrap();
     store.add_token(token("t", NOW + 100)).await.unwrap();
-    store.record(row("01", "k"), None).await.unwrap();
+    store.record(row("01", "k"), Evidence::default()).await.unwrap();
     // The same serial again breaks the batch.
-    let broken = store.record(row("01", "k"), Some("t".into())).await;
+    let broken = store.record(row("01", "k"), token_evidence("t")).await;
     assert!(matches!(broken, Err(StoreError::Database { .. })));
     assert!(store.failing());
     assert_eq!(store.token("t").await.unwrap().unwrap().used_key_sha256, None);
-    store.record(row("02", "k"), Some("t".into())).await.unwrap();
+    store.record(row("02", "k"), token_evidence("t")).await.unwrap();
     assert!(!store.failing());
 }
 
@@ -116,4 +125,76 @@ async fn newer_and_broken_databases_are_refused_by_name() {
     std::fs::write(other.path().join("ca.db"), "this is no database, whatever its name says").unwrap();
     let error = open(other.path()).await.unwrap_err().to_string();
     assert!(error.contains("ca.db") && error.contains("check that it is a database"), "{error}");
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_no_evidence_for_what_is_recorded_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await.unwrap();
+    let id = row("", "").spiffe_id;
+    store.record(row("01", "k"), Evidence::default()).await.unwrap();
+    store.record(IssuanceRow { not_after: NOW - 1, ..row("02", "k") }, Evidence::default()).await.unwrap();
+    // All in the queue at once: each knows of what stands before it, though they share a transaction.
+    let renewal = |serial: &str, presented: &str| {
+        let evidence = Evidence { redeem: None, presented: Some(presented.to_owned()) };
+        store.record(row(serial, "k"), evidence)
+    };
+    let revoke = store.revoke(Target::Id(id.clone()), "stolen".to_owned(), NOW);
+    let (before, revoked, after) = tokio::join!(biased; renewal("03", "01"), revoke, renewal("04", "03"));
+    before.unwrap();
+    revoked.unwrap();
+    assert!(matches!(after, Err(StoreError::CallerRevoked)));
+    let serials = |all: Vec<Revocation>| all.into_iter().map(|one| one.serial).collect::<Vec<_>>();
+    assert_eq!(serials(store.revocations(NOW).await.unwrap()), ["01", "03"], "the expired one needs no revocation");
+    assert!(store.revocations(NOW + 3_600).await.unwrap().is_empty(), "nobody needs to be told any more");
+    assert_eq!(serials(store.revoked(&Target::Serial("03".to_owned()), NOW).await.unwrap()), ["03"]);
+    // A restart knows it, too.
+    let again = open(dir.path()).await.unwrap();
+    let evidence = Evidence { redeem: None, presented: Some("01".to_owned()) };
+    assert!(matches!(again.record(row("05", "k"), evidence).await, Err(StoreError::CallerRevoked)));
+    assert_eq!(again.revocations(NOW).await.unwrap()[0].reason, "stolen");
+}
+
+#[tokio::test]
+async fn the_records_know_the_last_leaf_of_an_authority() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await.unwrap();
+    let add = |serial: &str, authority: &str, attestor: &str, until: i64| {
+        let (authority, attestor) = (authority.to_owned(), attestor.to_owned());
+        store.record(IssuanceRow { authority, attestor, not_after: until, ..row(serial, "k") }, Evidence::default())
+    };
+    assert_eq!(store.leaves_until("aa").await.unwrap(), None);
+    add("01", "aa", "join-token", NOW + 10).await.unwrap();
+    add("02", "aa", "self", NOW + 99).await.unwrap();
+    add("03", "bb", "join-token", NOW + 50).await.unwrap();
+    assert_eq!(store.leaves_until("aa").await.unwrap(), Some(NOW + 10), "the server replaces its own");
+    add("04", "", "join-token", NOW + 20).await.unwrap();
+    assert_eq!(store.leaves_until("aa").await.unwrap(), Some(NOW + 20), "a row of an older release counts for all");
+    let (nobody, web) = (BTreeSet::new(), BTreeSet::from([row("", "").spiffe_id]));
+    let caller = BTreeSet::from([row("", "").caller]);
+    for (now, since, followers, expected) in [
+        (NOW, NOW, &nobody, Some(NOW + 50)),
+        (NOW + 50, NOW, &nobody, None),
+        (NOW, NOW - 1, &nobody, None),
+        (NOW, NOW, &web, None),
+        (NOW, NOW, &caller, None),
+    ] {
+        assert_eq!(store.unfollowed_until("bb", (now, since), followers).await.unwrap(), expected, "{now} {since}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_schema_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ca.db");
+    std::fs::write(&path, "").unwrap();
+    let pool = SqlitePool::connect_with(SqliteConnectOptions::new().filename(&path)).await.unwrap();
+    sqlx::raw_sql(include_str!("testdata/version-1.sql")).execute(&pool).await.unwrap();
+    pool.close().await;
+    let store = open(dir.path()).await.unwrap();
+    let rows = store.issuances("spiffe://cluster.local/ns/shop/sa/web", 9).await.unwrap();
+    assert_eq!((rows.len(), rows[0].serial.as_str(), rows[0].authority.as_str()), (1, "0a", ""));
+    store.record(row("0b", "k"), Evidence::default()).await.unwrap();
+    store.revoke(Target::Serial("0a".to_owned()), String::new(), NOW).await.unwrap();
+    assert_eq!(open(dir.path()).await.unwrap().revocations(NOW).await.unwrap().len(), 1);
 }

@@ -1,5 +1,6 @@
 //! The one task that writes: everything that has gathered, one transaction, one flush, many answers.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::mpsc;
 
-use super::{IssuanceRow, Job, StoreError, TokenRow, Write};
+use super::{Evidence, IssuanceRow, Job, StoreError, Target, TokenRow, Write};
 
 /// Records in one transaction at most: bounds how long the first of them waits for the last.
 const BATCH: usize = 512;
@@ -17,10 +18,10 @@ const BATCH: usize = 512;
 /// All rows of a batch come as one JSON parameter, so a batch of any size is one prepared statement
 /// and one round trip to SQLite's thread.
 const INSERT: &str = "INSERT INTO issuance (serial, spiffe_id, caller, attestor, not_before, not_after, \
-     requested_ttl, shortened, key_sha256, issued_at) \
+     requested_ttl, shortened, key_sha256, issued_at, authority, entry) \
      SELECT value ->> 'serial', value ->> 'spiffe_id', value ->> 'caller', value ->> 'attestor', \
      value ->> 'not_before', value ->> 'not_after', value ->> 'requested_ttl', value ->> 'shortened', \
-     value ->> 'key_sha256', value ->> 'issued_at' FROM json_each(?1)";
+     value ->> 'key_sha256', value ->> 'issued_at', value ->> 'authority', value ->> 'entry' FROM json_each(?1)";
 /// The same key may redeem a token again while it lives: an agent whose answer was lost asks with the
 /// request it has, and nobody else holds that key.
 const REDEEM: &str = "UPDATE join_token SET used_at = coalesce(used_at, ?2), used_key_sha256 = ?3 \
@@ -28,16 +29,23 @@ const REDEEM: &str = "UPDATE join_token SET used_at = coalesce(used_at, ?2), use
 const ADD_TOKEN: &str = "INSERT INTO join_token (secret_sha256, spiffe_id, created_at, expires_at) \
      VALUES (?1, ?2, ?3, ?4)";
 
+const REVOKE_ID: &str = "INSERT OR IGNORE INTO revocation (serial, spiffe_id, not_after, reason, revoked_at) \
+     SELECT serial, spiffe_id, not_after, ?2, ?3 FROM issuance WHERE spiffe_id = ?1 AND not_after >= ?3 RETURNING serial";
+const REVOKE_SERIAL: &str = "INSERT OR IGNORE INTO revocation (serial, spiffe_id, not_after, reason, revoked_at) \
+     SELECT serial, spiffe_id, not_after, ?2, ?3 FROM issuance WHERE serial = ?1 AND not_after >= ?3 RETURNING serial";
+
 pub(super) struct Writer {
     pub(super) pool: SqlitePool,
     pub(super) path: Arc<Path>,
     pub(super) failing: Arc<AtomicBool>,
     pub(super) failures: Counter,
+    /// What is revoked, as far as this task has seen: it is the only one that revokes.
+    pub(super) denied: BTreeSet<String>,
 }
 
 impl Writer {
     /// Writes until the last [`Store`](super::Store) is gone.
-    pub(super) async fn run(self, mut queue: mpsc::Receiver<Job>) {
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut batch = Vec::with_capacity(BATCH);
         while queue.recv_many(&mut batch, BATCH).await > 0 {
             let written = self.write(&batch).await;
@@ -55,28 +63,47 @@ impl Writer {
     }
 
     /// One transaction. Per job: written, or refused for a reason of its own.
-    async fn write(&self, batch: &[Job]) -> Result<Vec<Result<(), StoreError>>, sqlx::Error> {
+    async fn write(&mut self, batch: &[Job]) -> Result<Vec<Result<(), StoreError>>, sqlx::Error> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let mut results = Vec::with_capacity(batch.len());
         let mut rows = Vec::with_capacity(batch.len());
         for job in batch {
             results.push(match &job.write {
                 Write::Token(token) => add_token(&mut transaction, token).await.map(Ok)?,
-                Write::Issuance { row, redeem } => {
-                    let granted = match redeem {
-                        Some(token) => redeem_token(&mut transaction, token, row).await?,
-                        None => true,
-                    };
-                    if granted {
+                Write::Issuance { row, evidence } => {
+                    let judged = self.judge(&mut transaction, evidence, row).await?;
+                    if judged.is_ok() {
                         rows.push(row);
                     }
-                    if granted { Ok(()) } else { Err(StoreError::TokenSpent) }
+                    judged
+                }
+                Write::Revoke { target, reason, now } => {
+                    // It is to find what was recorded before it, in this very batch, too.
+                    insert(&mut transaction, &std::mem::take(&mut rows)).await?;
+                    self.denied.extend(revoke(&mut transaction, target, reason, *now).await?);
+                    Ok(())
                 }
             });
         }
         insert(&mut transaction, &rows).await?;
         transaction.commit().await?;
         Ok(results)
+    }
+
+    /// Whether the evidence of an issuance still holds, and uses it up.
+    async fn judge(
+        &self,
+        transaction: &mut SqliteConnection,
+        evidence: &Evidence,
+        row: &IssuanceRow,
+    ) -> Result<Result<(), StoreError>, sqlx::Error> {
+        if evidence.presented.as_ref().is_some_and(|serial| self.denied.contains(serial)) {
+            return Ok(Err(StoreError::CallerRevoked));
+        }
+        Ok(match &evidence.redeem {
+            Some(token) if !redeem_token(transaction, token, row).await? => Err(StoreError::TokenSpent),
+            _ => Ok(()),
+        })
     }
 
     fn note(&self, error: Option<&sqlx::Error>) {
@@ -103,6 +130,19 @@ async fn insert(connection: &mut SqliteConnection, rows: &[&IssuanceRow]) -> Res
     let rows = serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
     sqlx::query(INSERT).bind(rows).execute(connection).await?;
     Ok(())
+}
+
+async fn revoke(
+    connection: &mut SqliteConnection,
+    target: &Target,
+    reason: &str,
+    now: i64,
+) -> Result<Vec<String>, sqlx::Error> {
+    let (query, what) = match target {
+        Target::Id(id) => (REVOKE_ID, id),
+        Target::Serial(serial) => (REVOKE_SERIAL, serial),
+    };
+    sqlx::query_scalar(query).bind(what).bind(reason).bind(now).fetch_all(connection).await
 }
 
 async fn redeem_token(connection: &mut SqliteConnection, token: &str, row: &IssuanceRow) -> Result<bool, sqlx::Error> {

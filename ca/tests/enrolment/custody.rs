@@ -19,6 +19,7 @@ use crate::harness::{Server, TestClock, WEB, certificates, csr, explain, open, r
 
 const DAY: u64 = 86_400;
 
+/// Trap 36: key files that others can read.
 #[tokio::test]
 async fn a_restart_keeps_root_and_records() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(TestClock::default()));
@@ -33,9 +34,23 @@ async fn a_restart_keeps_root_and_records() {
     let service = CaService::new(Arc::clone(&second));
     service.create_certificate(request(message, Some(&token.token))).await.unwrap();
     assert_eq!(first.issuances(&web(), 9).await.unwrap().len(), 1);
-    for file in ["root.pem", "intermediate.pem", "ca.db", "format-version"] {
-        let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600, "{file}");
+    let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 5, "version, journal, database, two keys: {files:?}");
+    for file in files {
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = entries.filter(|name| !name.starts_with("ca.db")).collect();
+    names.sort();
+    names
+}
+
+fn copy(from: &Path, to: &Path, files: &[String]) {
+    for file in files {
+        fs::copy(from.join(file), to.join(file)).unwrap();
     }
 }
 
@@ -45,23 +60,85 @@ async fn every_half_made_directory_is_usable() {
     let clock = Arc::new(TestClock::default());
     let whole = tempfile::tempdir().unwrap();
     drop(open(whole.path(), &clock).await.unwrap());
-    let root = fs::read(whole.path().join("root.pem")).unwrap();
-    let steps = ["format-version", "root.pem", "intermediate.pem"];
+    let mut steps = names(whole.path());
+    // In the order in which they are made: the version, the keys, the journal that names them.
+    steps.sort_by_key(|name| (name != "format-version", name == "authorities.json"));
+    assert_eq!((steps.len(), steps[5].as_str()), (6, "authorities.json"));
+    let journal = fs::read(whole.path().join("authorities.json")).unwrap();
     for reached in 0..=steps.len() {
         let dir = tempfile::tempdir().unwrap();
-        for file in &steps[..reached] {
-            fs::copy(whole.path().join(file), dir.path().join(file)).unwrap();
-        }
+        copy(whole.path(), dir.path(), &steps[..reached]);
         // No process has this number: it is above the kernel's highest.
-        fs::write(dir.path().join(".tmp-4194305-0-root.pem"), "half a key").unwrap();
+        fs::write(dir.path().join(".tmp-4194305-0-key.pem"), "half a key").unwrap();
         open(dir.path(), &clock).await.unwrap_or_else(|error| panic!("step {reached}: {}", explain(&error)));
-        if reached >= 2 {
-            assert_eq!(fs::read(dir.path().join("root.pem")).unwrap(), root);
+        if reached == steps.len() {
+            assert_eq!(fs::read(dir.path().join("authorities.json")).unwrap(), journal);
         }
-        assert!(!dir.path().join(".tmp-4194305-0-root.pem").exists());
+        assert!(!dir.path().join(".tmp-4194305-0-key.pem").exists());
     }
 }
 
+/// A process killed between making keys and naming them leaves keys that nobody needs.
+#[tokio::test]
+async fn abandoned_keys_are_destroyed() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(TestClock::default()));
+    drop(open(dir.path(), &clock).await.unwrap());
+    let before = names(dir.path());
+    let key = before.iter().find(|name| name.starts_with("key-")).unwrap();
+    for (name, age) in [("key-0000000000000000000000000000000000000000.pem", 2), ("key-00.pem", 0)] {
+        copy_over(dir.path(), key, name);
+        let file = fs::File::open(dir.path().join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age * 3_600)).unwrap();
+    }
+    for name in &before {
+        let file = fs::File::open(dir.path().join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(2 * 3_600)).unwrap();
+    }
+    open(dir.path(), &clock).await.unwrap();
+    let mut expected = before;
+    expected.push("key-00.pem".to_owned());
+    expected.sort();
+    assert_eq!(names(dir.path()), expected, "another process may be about to use a new one");
+}
+
+/// A directory of the first format: its root stays the root, at whatever moment of the change the process dies.
+#[tokio::test]
+async fn the_first_format_is_brought_up_to_date() {
+    let clock = Arc::new(TestClock::default());
+    let old = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("format-version", "1\n"),
+        ("root.pem", include_str!("../testdata/format-1/root.pem")),
+        ("intermediate.pem", include_str!("../testdata/format-1/intermediate.pem")),
+    ] {
+        fs::write(old.path().join(name), text).unwrap();
+        mode(&old.path().join(name), 0o600);
+    }
+    let before = names(old.path());
+    let new = tempfile::tempdir().unwrap();
+    copy(old.path(), new.path(), &before);
+    let authority = open(new.path(), &clock).await.unwrap();
+    let root = certificates(include_str!("../testdata/format-1/root.pem"));
+    assert_eq!(authority.bundle().authorities(), root);
+    let after = names(new.path());
+    assert!(!after.contains(&"root.pem".to_owned()) && after.len() == 6, "{after:?}");
+    let journal = fs::read(new.path().join("authorities.json")).unwrap();
+    let mut steps: Vec<_> = after.into_iter().filter(|name| name != "format-version").collect();
+    steps.sort_by_key(|name| name == "authorities.json");
+    for reached in 0..=steps.len() {
+        let dir = tempfile::tempdir().unwrap();
+        copy(old.path(), dir.path(), &before);
+        copy(new.path(), dir.path(), &steps[..reached]);
+        let authority = open(dir.path(), &clock).await.unwrap_or_else(|error| panic!("{reached}: {}", explain(&error)));
+        assert_eq!(authority.bundle().authorities(), root, "step {reached}");
+        assert!(!dir.path().join("root.pem").exists() && !dir.path().join("intermediate.pem").exists());
+        if reached == steps.len() {
+            assert_eq!(fs::read(dir.path().join("authorities.json")).unwrap(), journal);
+        }
+    }
+}
+
+/// Trap 49: of several that start first, each makes a root.
 #[tokio::test]
 async fn of_two_that_start_at_once_both_have_one_root() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(TestClock::default()));
@@ -74,53 +151,39 @@ async fn what_is_wrong_is_named_with_its_cure() {
     let clock = Arc::new(TestClock::default());
     let whole = tempfile::tempdir().unwrap();
     drop(open(whole.path(), &clock).await.unwrap());
-    let other = tempfile::tempdir().unwrap();
-    drop(open(other.path(), &clock).await.unwrap());
-    let root = |dir: &Path| fs::read_to_string(dir.join("root.pem")).unwrap();
-    let mixed = {
-        let (mine, foreign) = (root(whole.path()), root(other.path()));
-        let certificate = "-----BEGIN CERTIFICATE-----";
-        let (key, _) = mine.split_once(certificate).unwrap();
-        let (_, rest) = foreign.split_once(certificate).unwrap();
-        format!("{key}{certificate}{rest}")
-    };
+    let files = names(whole.path());
+    let keys: Vec<_> = files.iter().filter(|name| name.starts_with("key-")).cloned().collect();
+    let journal = fs::read_to_string(whole.path().join("authorities.json")).unwrap();
+    let other = journal.replace("cluster.local", "other.test");
     type Damage<'a> = (&'a str, &'a str, &'a dyn Fn(&Path));
-    let damaged: [Damage<'_>; 6] = [
-        ("chmod 600", "root.pem", &|dir| mode(&dir.join("root.pem"), 0o644)),
-        ("do not belong together", "root.pem", &|dir| fs::write(dir.join("root.pem"), &mixed).unwrap()),
-        ("restore it from a backup", "root.pem", &|dir| fs::remove_file(dir.join("root.pem")).unwrap()),
-        ("one PRIVATE KEY", "intermediate.pem", &|dir| fs::write(dir.join("intermediate.pem"), "").unwrap()),
+    let damaged: [Damage<'_>; 7] = [
+        ("chmod 600", &keys[0], &|dir| mode(&dir.join(&keys[0]), 0o644)),
+        ("is not the one that its name says", &keys[0], &|dir| copy_over(dir, &keys[1], &keys[0])),
+        ("restore it from a backup", "key-", &|dir| {
+            keys.iter().for_each(|key| fs::remove_file(dir.join(key)).unwrap())
+        }),
+        ("private key: restore it", &keys[1], &|dir| fs::write(dir.join(&keys[1]), "").unwrap()),
+        ("restore it from a backup", "authorities.json", &|dir| fs::write(dir.join("authorities.json"), "{").unwrap()),
+        ("keeps its trust domain", "authorities.json", &|dir| fs::write(dir.join("authorities.json"), &other).unwrap()),
         ("newer release", "format-version", &|dir| fs::write(dir.join("format-version"), "9").unwrap()),
-        ("is a database", "ca.db", &|dir| fs::write(dir.join("ca.db"), "x".repeat(4_096)).unwrap()),
     ];
     for (cure, file, damage) in damaged {
         let dir = tempfile::tempdir().unwrap();
-        for file in ["format-version", "root.pem", "intermediate.pem"] {
-            fs::copy(whole.path().join(file), dir.path().join(file)).unwrap();
-        }
+        copy(whole.path(), dir.path(), &files);
         damage(dir.path());
         let text = explain(&open(dir.path(), &clock).await.unwrap_err());
-        assert!(text.contains(cure) && text.contains(file), "{text}");
+        assert!(text.contains(cure) && text.contains(file), "{cure}: {text}");
     }
     let text = explain(&open(Path::new("/proc/palisade-ca"), &clock).await.unwrap_err());
     assert!(text.contains("/proc/palisade-ca") && text.contains("writable"), "{text}");
 }
 
-fn mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+fn copy_over(dir: &Path, from: &str, to: &str) {
+    fs::copy(dir.join(from), dir.join(to)).unwrap();
 }
 
-/// A restored root beside an intermediate of another one: the intermediate gives way.
-#[tokio::test]
-async fn an_intermediate_of_another_root_is_replaced() {
-    let clock = Arc::new(TestClock::default());
-    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    drop(open(one.path(), &clock).await.unwrap());
-    drop(open(two.path(), &clock).await.unwrap());
-    fs::copy(two.path().join("root.pem"), one.path().join("root.pem")).unwrap();
-    let authority = open(one.path(), &clock).await.unwrap();
-    let identity = authority.server_identity();
-    identity.svid.usable(&identity.bundles, clock.now()).unwrap();
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 #[tokio::test]
@@ -191,6 +254,6 @@ async fn a_clock_outside_the_roots_dates_is_named() {
     drop(open(dir.path(), &clock).await.unwrap());
     clock.advance(Duration::from_secs(11 * 365 * DAY));
     let text = explain(&open(dir.path(), &clock).await.unwrap_err());
-    assert!(text.contains("root.pem") && text.contains("check the clock"), "{text}");
+    assert!(text.contains("root of authority") && text.contains("check the clock"), "{text}");
     assert!(UnixTime::now() < clock.now());
 }

@@ -1,15 +1,17 @@
 //! A real authority behind a real TLS listener, and the agents that call it.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use palisade_ca::{Authority, CaConfig, CaService};
+use palisade_ca::{AgentsService, Authority, CaConfig, CaService, EntryChanges, EntrySource};
 use palisade_identity::tls;
 use palisade_identity::{
     CertificateDer, Clock, Identity, PrivateKey, SpiffeId, TrustBundle, TrustBundles, TrustDomain, UnixTime, X509Svid,
 };
+use palisade_wire::agents::agents_client::AgentsClient;
+use palisade_wire::agents::{AgentReport, AgentState, Entry};
 use palisade_wire::channel;
 use palisade_wire::istio_ca::istio_certificate_service_client::IstioCertificateServiceClient;
 use palisade_wire::istio_ca::{IstioCertificateRequest, IstioCertificateResponse};
@@ -18,11 +20,13 @@ use prometheus_client::registry::Registry;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
 use rustls_pki_types::pem::PemObject;
 use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
 pub(crate) const H2: &[&[u8]] = &[b"h2"];
 pub(crate) const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
@@ -53,8 +57,36 @@ pub(crate) fn web() -> SpiffeId {
 }
 
 pub(crate) async fn open(dir: &Path, clock: &Arc<TestClock>) -> Result<Arc<Authority>, palisade_ca::OpenError> {
+    open_with(CaConfig::new(dir, domain()), clock).await
+}
+
+pub(crate) async fn open_with(
+    config: CaConfig,
+    clock: &Arc<TestClock>,
+) -> Result<Arc<Authority>, palisade_ca::OpenError> {
     let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
-    Authority::open(CaConfig::new(dir, domain()), clock).await
+    Authority::open(config, clock).await
+}
+
+/// Entries that a test sets, all of them of every agent.
+#[derive(Debug, Default)]
+pub(crate) struct TestEntries(watch::Sender<()>, Mutex<Vec<Entry>>);
+
+impl TestEntries {
+    pub(crate) fn set(&self, entries: Vec<Entry>) {
+        *self.1.lock().unwrap() = entries;
+        self.0.send_replace(());
+    }
+}
+
+impl EntrySource for TestEntries {
+    fn for_agent(&self, _: &SpiffeId) -> Vec<Entry> {
+        self.1.lock().unwrap().clone()
+    }
+
+    fn changes(&self) -> EntryChanges {
+        Box::pin(WatchStream::from_changes(self.0.subscribe()))
+    }
 }
 
 /// The chain of causes, as the binary prints it.
@@ -73,23 +105,55 @@ pub(crate) struct Server {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) registry: Registry,
     pub(crate) dir: tempfile::TempDir,
-    address: String,
+    pub(crate) entries: Arc<TestEntries>,
+    pub(crate) address: String,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// A server with bent settings; nothing is maintained but by the test.
+    pub(crate) async fn start_with(bend: impl FnOnce(&mut CaConfig)) -> Self {
+        Self::start_configured(bend, |service| service, |authority| authority as Arc<dyn ServerTls>).await
+    }
+
+    /// With a service that has more than the authority's own attestors.
+    pub(crate) async fn start_service(configure: impl FnOnce(CaService) -> CaService) -> Self {
+        Self::start_behind(configure, |authority| authority as Arc<dyn ServerTls>).await
+    }
+
+    /// The same behind another judge of client certificates.
+    pub(crate) async fn start_behind(
+        configure: impl FnOnce(CaService) -> CaService,
+        door: impl FnOnce(Arc<Authority>) -> Arc<dyn ServerTls>,
+    ) -> Self {
+        Self::start_configured(|_| {}, configure, door).await
+    }
+
+    async fn start_configured(
+        bend: impl FnOnce(&mut CaConfig),
+        configure: impl FnOnce(CaService) -> CaService,
+        door: impl FnOnce(Arc<Authority>) -> Arc<dyn ServerTls>,
+    ) -> Self {
         let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(TestClock::default()));
-        let authority = open(dir.path(), &clock).await.unwrap();
+        let mut config = CaConfig::new(dir.path(), domain());
+        bend(&mut config);
+        let authority = open_with(config, &clock).await.unwrap();
         let mut registry = Registry::default();
         authority.register_metrics(&mut registry);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let routes = Routes::new(CaService::new(Arc::clone(&authority)).into_server());
-        let (tls, shutdown) = (Arc::clone(&authority) as Arc<dyn ServerTls>, CancellationToken::new());
+        let (tls, shutdown) = (door(Arc::clone(&authority)), CancellationToken::new());
+        let entries = Arc::new(TestEntries::default());
+        let agents = AgentsService::new(Arc::clone(&authority), Arc::clone(&entries) as _, shutdown.clone());
+        let routes = Routes::new(configure(CaService::new(Arc::clone(&authority))).into_server())
+            .add_service(agents.into_server());
         let task = tokio::spawn(serve::tls(listener, tls, routes, Limits::default(), shutdown.clone()));
-        Self { authority, clock, registry, dir, address, shutdown, task }
+        Self { authority, clock, registry, dir, entries, address, shutdown, task }
     }
 
     pub(crate) async fn token(&self, id: &SpiffeId) -> String {
@@ -100,13 +164,44 @@ impl Server {
     /// A connection of an agent that has seen nothing of the server but the hash in its token.
     pub(crate) fn pinned(&self, token: &str) -> Agent {
         let config = tls::client_config_pinned(root_hash(token), H2).unwrap();
-        Agent::new(channel::tls(&self.address, "localhost", Arc::new(config)).unwrap())
+        Agent::new(self.dial("localhost", config))
     }
 
     /// A connection with a certificate, or without one.
     pub(crate) fn connect(&self, identity: Option<&Identity>) -> Agent {
         let config = tls::client_config_named(identity, &self.authority.bundle(), H2).unwrap();
-        Agent::new(channel::tls(&self.address, "istiod.istio-system.svc", Arc::new(config)).unwrap())
+        Agent::new(self.dial("istiod.istio-system.svc", config))
+    }
+
+    /// The client lives in the test's time.
+    fn dial(&self, name: &str, mut config: rustls::ClientConfig) -> Channel {
+        config.time_provider = tls::time_provider(Arc::clone(&self.clock) as _);
+        channel::tls(&self.address, name, Arc::new(config)).unwrap()
+    }
+
+    fn channel(&self, identity: &Identity) -> Channel {
+        let config = tls::client_config_named(Some(identity), &self.authority.bundle(), H2).unwrap();
+        self.dial("istiod.istio-system.svc", config)
+    }
+
+    /// A connection without a certificate.
+    pub(crate) fn anonymous(&self) -> Channel {
+        let config = tls::client_config_named(None, &self.authority.bundle(), H2).unwrap();
+        self.dial("istiod.istio-system.svc", config)
+    }
+
+    /// The agents' service as `identity` calls it.
+    pub(crate) fn agents(&self, identity: &Identity) -> AgentsClient<Channel> {
+        AgentsClient::new(self.channel(identity))
+    }
+
+    /// Follows as `identity`, and waits for the first state.
+    pub(crate) async fn follow(&self, identity: &Identity) -> Follower {
+        let (reports, outgoing) = mpsc::channel(8);
+        let states = self.agents(identity).follow(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+        let mut follower = Follower { reports, states, last: AgentState::default() };
+        follower.next().await.unwrap();
+        follower
     }
 
     /// Enrols and returns the identity.
@@ -123,17 +218,65 @@ impl Server {
         text.lines().any(|found| found == line)
     }
 
+    /// Whether a counter of this name and these labels is there at all.
+    pub(crate) fn counted(&self, start: &str) -> bool {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text.lines().any(|found| found.starts_with(start))
+    }
+
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("the server ends").unwrap();
     }
 }
 
+/// An agent's stream.
+pub(crate) struct Follower {
+    reports: mpsc::Sender<AgentReport>,
+    states: Streaming<AgentState>,
+    pub(crate) last: AgentState,
+}
+
+impl Follower {
+    /// The next state, within ten seconds.
+    pub(crate) async fn next(&mut self) -> Result<&AgentState, Status> {
+        let next = tokio::time::timeout(Duration::from_secs(10), self.states.message()).await;
+        let next = next.map_err(|_| Status::deadline_exceeded("no state came"))??;
+        self.last = next.ok_or_else(|| Status::cancelled("the stream ended"))?;
+        Ok(&self.last)
+    }
+
+    pub(crate) fn bundle(&self) -> TrustBundle {
+        let authorities = self.last.bundle.as_ref().unwrap().x509_authorities.iter();
+        TrustBundle::new(domain(), authorities.map(|der| CertificateDer::from(der.clone())).collect()).unwrap()
+    }
+
+    /// Says that the last state is installed, and waits until `authority` knows.
+    pub(crate) async fn acknowledge(&self, authority: &Authority) {
+        let bundle_digest: String = self.bundle().digest().iter().map(|byte| format!("{byte:02x}")).collect();
+        let report = AgentReport { bundle_digest: bundle_digest.clone(), rejected: String::new() };
+        self.reports.send(report).await.unwrap();
+        until(async || authority.status().await.unwrap().followers.iter().any(|f| f.bundle_digest == bundle_digest))
+            .await;
+    }
+}
+
+/// Asks again until the answer is yes, for ten seconds.
+pub(crate) async fn until(mut reached: impl AsyncFnMut() -> bool) {
+    let asked = async {
+        while !reached().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), asked).await.expect("it comes to pass");
+}
+
 #[derive(Clone)]
 pub(crate) struct Agent(IstioCertificateServiceClient<Channel>);
 
 impl Agent {
-    fn new(channel: Channel) -> Self {
+    pub(crate) fn new(channel: Channel) -> Self {
         Self(IstioCertificateServiceClient::new(channel))
     }
 
@@ -152,8 +295,14 @@ impl Agent {
         message: IstioCertificateRequest,
         token: Option<&str>,
     ) -> Result<IstioCertificateResponse, Status> {
-        let response = self.0.create_certificate(request(message, token)).await;
-        response.map(tonic::Response::into_inner)
+        self.send_whole(request(message, token)).await
+    }
+
+    pub(crate) async fn send_whole(
+        &mut self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<IstioCertificateResponse, Status> {
+        self.0.create_certificate(request).await.map(tonic::Response::into_inner)
     }
 }
 

@@ -1,9 +1,25 @@
 //! Enrolment and renewal over real gRPC and TLS, and every way in which they are refused.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first surprise"
+)]
 
+mod agents;
+mod cacerts;
+mod crowds;
 mod custody;
+mod grants;
 mod harness;
+mod headers;
+mod issuer;
+mod kubernetes;
+mod machines;
+mod node_agents;
+mod revocation;
+mod rotation;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +31,7 @@ use prost_types::{Struct, Value, value::Kind};
 use rcgen::KeyPair;
 use tonic::Code;
 
+/// Trap 16: leaf first, one certificate an element, all roots in the last.
 #[tokio::test]
 async fn a_token_enrols_and_the_certificate_renews() {
     let server = Server::start().await;
@@ -171,8 +188,9 @@ async fn the_certificate_comes_before_the_token() {
     server.stop().await;
 }
 
+/// Trap 39: a lifetime over the cap is an error in a rollout; it is shortened and reported.
 #[tokio::test]
-async fn a_lifetime_over_the_maximum_is_shortened_and_reported() {
+async fn trap_39_a_lifetime_over_the_maximum_is_shortened_and_reported() {
     let server = Server::start().await;
     let current = server.enrol(&web()).await;
     let mut agent = server.connect(Some(&current));

@@ -18,9 +18,8 @@ use crate::VerifyError;
 use crate::bundle::{read_authority, sha256};
 use crate::verify::check_size;
 
-/// A client without identity that trusts exactly the root with this SHA-256 (of its DER). The presented chain must end in it
-/// and be signed by it, and the server name given to the connection must stand in the leaf. The root itself can be taken from
-/// the end of `peer_certificates()` afterwards: it is the pinned one.
+/// A client without identity that trusts exactly the root with this SHA-256 (of its DER). The presented chain must hold it
+/// and lead to it, and the server name given to the connection must stand in the leaf.
 ///
 /// # Errors
 /// A bad ALPN name, or if the library refuses.
@@ -35,10 +34,9 @@ struct PinnedVerifier {
 
 impl PinnedVerifier {
     fn pinned_root(&self, certificates: &[CertificateDer<'_>], now: UnixTime) -> Result<RootCertStore, VerifyError> {
-        let root = certificates.last().ok_or(VerifyError::RootNotPinned)?;
-        if sha256(root) != self.root_sha256 {
-            return Err(VerifyError::RootNotPinned);
-        }
+        // Anywhere in the chain: while its root is replaced a server shows the ways to the old one and to the new one.
+        let root = certificates.iter().find(|root| sha256(root) == self.root_sha256);
+        let root = root.ok_or(VerifyError::RootNotPinned)?;
         let (rule, anchor) = read_authority(root).map_err(VerifyError::Intermediate)?;
         if !rule.window.contains(now) {
             return Err(VerifyError::AuthorityDates);

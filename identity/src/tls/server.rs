@@ -10,7 +10,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureSc
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{TlsError, alpn_protocols, certified_key, provider, refuse, signatures_by_provider};
-use crate::{Identity, TrustBundles, verify_peer};
+use crate::{Identity, TrustBundles, VerifyError, verify_peer};
 
 /// Whether a client must show an X.509-SVID. One that is shown is always verified, and a bad one always refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +40,28 @@ pub fn server_config_no_client_auth(identity: &Identity, alpn: &[&[u8]]) -> Resu
     build(identity, Arc::new(NoClientAuth), alpn)
 }
 
+/// Says at the handshake whether a client's chain may pass. That the client holds the leaf's key is proven besides.
+pub trait ClientJudge: std::fmt::Debug + Send + Sync {
+    /// Judges the chain, leaf first, at `now`.
+    ///
+    /// # Errors
+    /// The handshake fails with this reason.
+    fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), VerifyError>;
+}
+
+/// As [`server_config`] with a client certificate that is allowed, judged by somebody else than the identity's bundles: by
+/// bundles that change while connections come in, or by other authorities besides.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn server_config_judged(
+    identity: &Identity,
+    judge: Arc<dyn ClientJudge>,
+    alpn: &[&[u8]],
+) -> Result<ServerConfig, TlsError> {
+    build(identity, Arc::new(JudgedVerifier(judge)), alpn)
+}
+
 fn build(identity: &Identity, verifier: Arc<dyn ClientCertVerifier>, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -51,6 +73,32 @@ fn build(identity: &Identity, verifier: Arc<dyn ClientCertVerifier>, alpn: &[&[u
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Ok(config)
+}
+
+#[derive(Debug)]
+struct JudgedVerifier(Arc<dyn ClientJudge>);
+
+impl ClientCertVerifier for JudgedVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).cloned().collect();
+        self.0.judge(&chain, now).map_err(refuse)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    signatures_by_provider!();
 }
 
 #[derive(Debug)]

@@ -60,6 +60,12 @@ impl Ca {
         Self(CertifiedIssuer::signed_by(authority(name, bend), KeyPair::generate().unwrap(), &self.0).unwrap())
     }
 
+    /// A second certificate for the key of `self`, by another authority.
+    pub(crate) fn certified_by(&self, other: &Self, name: &str) -> CertificateDer<'static> {
+        let certificate = authority(name, |_| {}).signed_by(self.0.key(), &other.0).unwrap();
+        certificate.der().clone()
+    }
+
     pub(crate) fn der(&self) -> CertificateDer<'static> {
         self.0.der().clone()
     }

@@ -65,6 +65,22 @@ fn the_pinned_root_at_the_end_is_trusted_and_can_be_read() {
     assert!(outcome.server.is_ok());
 }
 
+/// While a root is replaced the server shows two ways: the same signer, certified by both roots.
+#[test]
+fn each_of_two_roots_may_be_the_pinned_one() {
+    let (old, new) = (Ca::root("old root"), Ca::root("new root"));
+    let issuing = new.intermediate("issuing");
+    let cross = issuing.certified_by(&old, "issuing");
+    let (leaf, key) = issuing.leaf_with(SERVER, |p| p.subject_alt_names.push(dns("palisade.test")));
+    let chain = vec![leaf, issuing.der(), cross, new.der(), old.der()];
+    let site = Site { root: new, issuing };
+    for root in [site.root.der(), old.der()] {
+        site.contact(sha256(&root), chain.clone(), key.clone(), "palisade.test").client.unwrap();
+    }
+    let outcome = site.contact(sha256(&Ca::root("old root").der()), chain, key, "palisade.test");
+    assert_eq!(reason(&outcome), Some(&VerifyError::RootNotPinned));
+}
+
 #[test]
 fn any_other_root_is_refused_before_anything_is_sent() {
     let site = site();

@@ -1,6 +1,6 @@
-//! A chain that was accepted once is not accepted for ever, nor by other bundles.
+//! A chain that was accepted once is not accepted for ever, nor by other bundles, nor once it is revoked.
 
-use palisade_identity::{CertificateDer, TrustBundles, verify_peer};
+use palisade_identity::{CertificateDer, Fault, TrustBundles, verify_peer};
 
 use crate::certs::{Ca, HOUR, NOW, WEB, at, date};
 
@@ -48,4 +48,29 @@ fn another_chain_with_the_same_leaf_is_another_chain() {
     let trust: TrustBundles = [root.bundle("a.test")].into_iter().collect();
     assert_eq!(code(&[leaf.clone(), middle.der()], &trust, NOW), "accepted");
     assert_eq!(code(&[leaf], &trust, NOW), "unknown-authority");
+}
+
+#[test]
+fn a_revoked_certificate_is_refused_though_its_chain_was_accepted_before() {
+    let root = Ca::root("root a");
+    let (chain, other) = ([root.leaf(WEB).0], [root.leaf(WEB).0]);
+    let mut trust: TrustBundles = [root.bundle("a.test")].into_iter().collect();
+    let serial = verify_peer(&chain, &trust, at(NOW)).unwrap().serial().to_owned();
+    let before = trust.clone();
+    trust.with_denied([serial.clone()].into());
+    assert_ne!(before, trust, "a change that subscribers must see");
+    for _ in 0..2 {
+        let error = verify_peer(&chain, &trust, at(NOW)).unwrap_err();
+        assert_eq!((error.code(), error.fault()), ("revoked", Fault::Peer));
+        assert!(error.to_string().contains(&serial) && error.to_string().contains(WEB), "{error}");
+    }
+    assert_eq!(code(&other, &trust, NOW), "accepted", "another certificate of the same ID");
+    assert_eq!(code(&chain, &before, NOW), "accepted", "an older set of bundles is another one");
+    assert_eq!(code(&chain, &trust, NOW + 2 * HOUR), "expired", "the other reasons come first");
+    // A chain seen for the first time by bundles that deny it.
+    let mut fresh: TrustBundles = [root.bundle("a.test")].into_iter().collect();
+    fresh.with_denied([serial].into());
+    assert_eq!(code(&chain, &fresh, NOW), "revoked");
+    trust.with_denied([].into());
+    assert_eq!((code(&chain, &trust, NOW), trust == before), ("accepted", true));
 }

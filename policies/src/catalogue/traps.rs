@@ -121,5 +121,5 @@ catalogue! {
         fix "deny by the values that are wanted instead (`notValues`), or take a header of your own, whose lines are compared one by one"
     NOT_IDENTITY_DENIED "PAL0740" Warning "a DENY of all but some identities denies plaintext, too"
         why "a negation is true of a caller without identity, so the identities that are spared are denied as well when they call without mTLS, as probes and callers outside the mesh do"
-        fix "add `principals: [\"*\"]` beside it, or deny `notPrincipals: [\"*\"]` in a rule of its own to say that it is meant"
+        fix "set STRICT for the workload by a PeerAuthentication, or deny `notPrincipals: [\"*\"]` in a rule of its own to say that it is meant; with `principals: [\"*\"]` beside it whoever is to be kept out gets in without mTLS"
 }

@@ -3,6 +3,7 @@
 
 use super::cursor::{Cx, Path, quote};
 use crate::{
+    PALISADE_GROUP,
     catalogue::shape,
     yaml::{Node, Value},
 };
@@ -11,6 +12,7 @@ pub(super) const AUTHORIZATION_POLICY: &str = "AuthorizationPolicy";
 pub(super) const PEER_AUTHENTICATION: &str = "PeerAuthentication";
 pub(super) const WORKLOAD_ENTRY: &str = "WorkloadEntry";
 const SERVICE_ENTRY: &str = "ServiceEntry";
+pub(super) use crate::REGISTRATION_ENTRY;
 pub(super) const REQUEST_AUTHENTICATION: &str = "RequestAuthentication";
 
 const SECURITY: &str = "security.istio.io";
@@ -18,6 +20,7 @@ const NETWORKING: &str = "networking.istio.io";
 
 const SECURITY_KINDS: &[&str] = &[AUTHORIZATION_POLICY, PEER_AUTHENTICATION, REQUEST_AUTHENTICATION];
 const NETWORKING_KINDS: &[&str] = &[WORKLOAD_ENTRY, SERVICE_ENTRY];
+const PALISADE_KINDS: &[&str] = &[REGISTRATION_ENTRY];
 
 /// What a document is.
 pub(super) enum Header {
@@ -41,14 +44,18 @@ pub(super) fn read(cx: &mut Cx, root: &Node) -> Header {
     let kind = text(cx, root, "kind");
     let (Some((version, version_node)), Some((kind, kind_node))) = (version, kind) else { return Header::Refused };
     let (group, number) = version.split_once('/').unwrap_or(("", version));
-    let lists = kind == "List" || kind.strip_suffix("List").is_some_and(|kind| is_ours(kind) && is_istio(group));
+    let lists = kind == "List" || kind.strip_suffix("List").is_some_and(|kind| is_ours(kind) && is_known(group));
     match group {
         _ if lists => Header::List,
         SECURITY => {
             let known = version_known(cx, version_node, number, &["v1", "v1beta1"]);
-            security(cx, kind, kind_node, known)
+            ours(cx, kind, kind_node, known, SECURITY_KINDS)
         }
         NETWORKING => networking(cx, kind, kind_node, version_node, number),
+        PALISADE_GROUP => {
+            let known = version_known(cx, version_node, number, &["v1"]);
+            ours(cx, kind, kind_node, known, PALISADE_KINDS)
+        }
         _ if group.split('.').any(|label| label == "palisade") => {
             unknown_kind(cx, kind, kind_node, &[]);
             Header::Refused
@@ -58,11 +65,11 @@ pub(super) fn read(cx: &mut Cx, root: &Node) -> Header {
 }
 
 fn is_ours(kind: &str) -> bool {
-    SECURITY_KINDS.contains(&kind) || NETWORKING_KINDS.contains(&kind)
+    [SECURITY_KINDS, NETWORKING_KINDS, PALISADE_KINDS].iter().any(|kinds| kinds.contains(&kind))
 }
 
-fn is_istio(group: &str) -> bool {
-    group == SECURITY || group == NETWORKING
+fn is_known(group: &str) -> bool {
+    [SECURITY, NETWORKING, PALISADE_GROUP].contains(&group)
 }
 
 fn text<'n>(cx: &mut Cx, root: &'n Node, field: &str) -> Option<(&'n str, &'n Node)> {
@@ -82,12 +89,12 @@ fn version_known(cx: &mut Cx, node: &Node, number: &str, known: &[&str]) -> bool
     good
 }
 
-fn security(cx: &mut Cx, kind: &str, node: &Node, version_known: bool) -> Header {
-    match SECURITY_KINDS.iter().find(|known| **known == kind) {
+fn ours(cx: &mut Cx, kind: &str, node: &Node, version_known: bool, kinds: &'static [&'static str]) -> Header {
+    match kinds.iter().find(|known| **known == kind) {
         Some(kind) if version_known => Header::Ours(kind),
         Some(_) => Header::Refused,
         None => {
-            unknown_kind(cx, kind, node, SECURITY_KINDS);
+            unknown_kind(cx, kind, node, kinds);
             Header::Refused
         }
     }

@@ -87,8 +87,8 @@ impl MeshConfig {
     }
 }
 
-/// The one document: `None` if it cannot be read, `Some(None)` if nothing is written.
-fn root(cx: &mut Cx, text: &SourceText) -> Option<Option<Node>> {
+/// The one document of a file of settings: `None` if it cannot be read, `Some(None)` if nothing is written.
+pub(crate) fn root(cx: &mut Cx, text: &SourceText) -> Option<Option<Node>> {
     let mut pos = Pos { line: text.first_line, column: 1, index: 0 };
     if text.text.len() > MAX_TEXT_BYTES {
         let message = format!("{} bytes, at most {MAX_TEXT_BYTES} are read", text.text.len());
@@ -106,7 +106,7 @@ fn root(cx: &mut Cx, text: &SourceText) -> Option<Option<Node>> {
         };
         if let (Some(_), Some(second)) = (&found, &tree) {
             pos = second.pos;
-            cx.report(&reading::TOO_MANY_DOCUMENTS, pos, &Path::Root, "a mesh has one configuration".to_owned());
+            cx.report(&reading::TOO_MANY_DOCUMENTS, pos, &Path::Root, "settings are one document".to_owned());
             return None;
         }
         found = found.or(tree);

@@ -45,6 +45,15 @@ pub enum Registry {
     ServiceEntry,
 }
 
+impl Attachment<'static> {
+    /// What a dry-run takes it for, which knows nothing but labels. Whoever enforces knows what it is: a label must not take
+    /// policies away from a sidecar.
+    #[must_use]
+    pub fn said_by(workload: &Workload) -> Self {
+        if workload.says_waypoint() { Self::Waypoint { services: &[] } } else { Self::Proxy }
+    }
+}
+
 impl Attachment<'_> {
     pub(super) fn takes<P: Attachable>(&self, policy: &P, mesh: &MeshConfig, workload: &Workload) -> bool {
         let refs = policy.target_refs();
@@ -53,7 +62,6 @@ impl Attachment<'_> {
         };
         let services = match self {
             Self::Waypoint { services } => services,
-            Self::Proxy if workload.is_waypoint() => &[][..],
             Self::Proxy if refs.is_empty() => {
                 return in_scope(policy.meta(), mesh, workload) && selects(policy.selector(), workload);
             }

@@ -9,6 +9,14 @@ pub(crate) struct Chunk<'a> {
     pub(crate) text: &'a str,
 }
 
+impl Chunk<'_> {
+    /// Whether something stands in it beside markers, comments and directives.
+    pub(crate) fn has_content(&self) -> bool {
+        let nothing = |line: &str| prologue(line) || matches!(line.trim_ascii(), "---" | "...");
+        !self.text.lines().all(nothing)
+    }
+}
+
 /// Cuts at lines that begin with `---` or follow `...`. A YAML document can hold neither at the begin of a line, in
 /// no kind of scalar. Comments and directives before a document's `---` belong to that document.
 pub(crate) fn split(text: &str) -> impl Iterator<Item = Chunk<'_>> {

@@ -3,7 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
-use palisade_policies::{Diagnostic, Document, Loaded, MeshConfig, Places, Severity, SourceText, explain, load};
+use palisade_policies::{
+    CaSettings, Diagnostic, Document, Loaded, MeshConfig, Places, Severity, SourceText, explain, foreign_registrations,
+    load,
+};
 use serde::Serialize;
 
 mod sarif;
@@ -53,7 +56,12 @@ pub fn check(texts: &[SourceText], mesh: Option<&SourceText>, default_namespace:
     let (config, found) = mesh.map(MeshConfig::parse).unwrap_or_default();
     let loaded = load(texts, default_namespace);
     let refused = mesh.is_some() && config.is_none();
-    let mut findings: Vec<Finding> = found.into_iter().chain(loaded.diagnostics.iter().cloned()).map(bare).collect();
+    // Without a mesh configuration nobody knows the trust domain.
+    let foreign = config.as_ref().map(|mesh| mesh.trust_domain.clone());
+    let foreign = foreign.map(|domain| foreign_registrations(&loaded.resources, &loaded.documents, &domain));
+    let foreign = foreign.unwrap_or_default();
+    let found = found.into_iter().chain(loaded.diagnostics.iter().cloned()).chain(foreign.iter().cloned());
+    let mut findings: Vec<Finding> = found.map(bare).collect();
     if !refused {
         let config = config.unwrap_or_default();
         let search = traps::find(&loaded.resources, &config, mesh.is_some());
@@ -68,8 +76,8 @@ pub fn check(texts: &[SourceText], mesh: Option<&SourceText>, default_namespace:
     };
     findings.sort_by_key(place);
     let summary = Summary {
-        ok: loaded.resources.len(),
-        refused: loaded.refused + usize::from(refused),
+        ok: loaded.resources.len().saturating_sub(foreign.len()),
+        refused: loaded.refused + usize::from(refused) + foreign.len(),
         warnings: findings.iter().filter(|found| found.diagnostic.severity == Severity::Warning).count(),
         skipped: loaded.skipped,
     };
@@ -154,6 +162,13 @@ impl Report {
     /// Adds findings about files that could not be read as text, each of them one refused document, before the others.
     pub fn refuse_files(&mut self, found: Vec<Diagnostic>) {
         self.summary.refused += found.len();
+        self.diagnostics.splice(..0, found.into_iter().map(bare));
+    }
+
+    /// Adds what is wrong with the authority's settings (`ca.yaml`).
+    pub fn add_settings(&mut self, text: &SourceText) {
+        let (settings, found) = CaSettings::parse(text);
+        self.summary.refused += usize::from(settings.is_none());
         self.diagnostics.splice(..0, found.into_iter().map(bare));
     }
 

@@ -7,7 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
 use palisade_authz::provider::{CheckRequest, Party};
-use palisade_authz::{Attribute, Destination, HttpRequest, Known, Peer, Request, Semantics, normalize, remote_ip};
+use palisade_authz::{
+    Attribute, Destination, HttpRequest, Known, Peer, Request, Semantics, head, normalize, remote_ip,
+};
 use palisade_policies::{MeshConfig, Workload};
 use serde_json::Value;
 
@@ -112,10 +114,13 @@ impl Input {
     /// `:path` as the mesh normalises it, `None` without one.
     ///
     /// # Errors
-    /// The status with which Envoy's codec refuses method, headers or target before any policy is asked.
+    /// The status with which Envoy's codec refuses method, host, headers or target before any policy is asked.
     pub(crate) fn normalise(&self, mesh: &MeshConfig) -> Result<Option<Cow<'_, str>>, u16> {
-        let sent = || self.http.headers.iter().all(|(name, value)| codec::header(name, value));
-        if self.semantics == Semantics::Http && !(codec::method(self.http.method.as_deref()) && sent()) {
+        let possible = || {
+            self.http.host.as_deref().is_none_or(head::host)
+                && self.http.headers.iter().all(|(name, value)| head::header(name, value))
+        };
+        if self.semantics == Semantics::Http && !(codec::method(self.http.method.as_deref()) && possible()) {
             return Err(400);
         }
         let Some(raw) = self.http.target.as_deref().filter(|_| self.semantics == Semantics::Http) else {
@@ -124,7 +129,7 @@ impl Input {
         if raw == "*" && self.http.method.as_deref() == Some("OPTIONS") {
             return Err(404);
         }
-        if !raw.starts_with('/') || raw.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+        if !head::target(raw) {
             return Err(400);
         }
         normalize::path(raw, mesh.path_normalization).map(Some).map_err(|_| 400)
@@ -292,31 +297,24 @@ fn http(top: &mut Fields) -> Result<Http, Problem> {
     let mut http = Http {
         method: fields.string("method")?,
         target: fields.string("path")?,
-        host: fields.string("host")?,
+        host: fields.string("host")?.map(|host| sent(&host)),
         scheme: fields.string("scheme")?,
         headers: headers(fields.value("headers"))?,
     };
     fields.finish("method, path, host, scheme, headers")?;
-    if let Some((host, target)) = http.target.as_deref().and_then(absolute_form) {
-        http.host = Some(host);
-        http.target = Some(target);
+    if let Some((host, target)) = http.target.as_deref().and_then(codec::absolute_form) {
+        http.host = Some(host.to_owned());
+        http.target = Some(target.to_owned());
     }
     Ok(http)
 }
 
-/// An absolute-form target replaces the Host header.
-fn absolute_form(target: &str) -> Option<(String, String)> {
-    let (scheme, rest) = target.split_once("://")?;
-    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
-        return None;
-    }
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (host, path) = rest.split_at_checked(end)?;
-    let path = if path.is_empty() { "/" } else { path };
-    Some((host.to_owned(), path.to_owned()))
+/// The value of a field, as the codec reads it: without outer blanks.
+fn sent(value: &str) -> String {
+    value.trim_matches([' ', '\t']).to_owned()
 }
 
-/// `[["name","value"],..]`; the codec trims outer blanks of values.
+/// `[["name","value"],..]`.
 fn headers(value: Option<Value>) -> Result<Vec<(String, String)>, Problem> {
     let items = match value {
         None => return Ok(Vec::new()),
@@ -328,7 +326,7 @@ fn headers(value: Option<Value>) -> Result<Vec<(String, String)>, Problem> {
         match item.as_array().map(Vec::as_slice) {
             Some([Value::String(name), Value::String(value)]) => {
                 told_apart(index, name)?;
-                headers.push((name.clone(), value.trim_matches([' ', '\t']).to_owned()));
+                headers.push((name.clone(), sent(value)));
             }
             _ => return Err(wrong(&format!("http.headers[{index}]"), "a pair of strings: [\"x-token\",\"a\"]", &item)),
         }

@@ -98,7 +98,10 @@ struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    const fn setting(&self, code: &'static str) -> Setting<'a> {
+    /// What a request for a proposal is made from. A proposal is a copy of the policy, and is paid for here, whether or
+    /// not one comes of it.
+    fn setting(&self, code: &'static str) -> Setting<'a> {
+        self.scene.spend(slot::weight(self.policy));
         Setting { code, policy: self.policy, workload: self.workload, mesh: self.scene.mesh, base: self.base }
     }
 
@@ -179,7 +182,7 @@ fn of_policy(scene: &Scene<'_>, policy: &AuthorizationPolicy, traps: &mut Vec<Tr
     let mut found = Found { scene, policy, seen: HashSet::new(), traps };
     let on = |find: &dyn Fn(Stage<'_>) -> Option<Proposal>, found: &mut Found<'_, '_>| {
         for stage in &tried {
-            if scene.is_spent() {
+            if found.is_full() {
                 return;
             }
             if find(*stage).is_some_and(|proposal| found.add(proposal)) {
@@ -194,6 +197,9 @@ fn of_policy(scene: &Scene<'_>, policy: &AuthorizationPolicy, traps: &mut Vec<Tr
         }
         for list in lists.iter().filter(|list| list.rule == rule) {
             for slot in slots(list) {
+                if found.is_full() {
+                    return;
+                }
                 for find in OF_VALUES {
                     on(&|stage| find(stage, slot), &mut found);
                 }
@@ -225,6 +231,11 @@ struct Found<'a, 't> {
 }
 
 impl Found<'_, '_> {
+    /// Whether there are more traps than are shown, or looking for them has cost enough.
+    fn is_full(&self) -> bool {
+        self.traps.len() > MAX_TRAPS || self.scene.is_spent()
+    }
+
     /// Takes a proposal that the engine bears out and whose place has none yet; whether the place has one now.
     fn add(&mut self, proposal: Proposal) -> bool {
         let once = once_in(proposal.code, &proposal.field);
@@ -232,8 +243,6 @@ impl Found<'_, '_> {
         if self.seen.contains(&place) || once.as_ref().is_some_and(|once| self.seen.contains(once)) {
             return true;
         }
-        // A proposal is a copy of the policy.
-        self.scene.spend(self.policy.rules.len());
         let Some(example) = shown(self.scene, self.policy, &proposal) else { return false };
         self.seen.insert(place);
         self.seen.extend(once);

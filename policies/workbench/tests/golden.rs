@@ -15,6 +15,7 @@ use palisade_policies::{Loaded, MeshConfig, SourceText, load};
 use palisade_workbench::eval::{Evaluator, InputError, Options, Summary, eval};
 use palisade_workbench::explain::{Explained, explain};
 use palisade_workbench::{Alone, check};
+use serde_json::{Value, json};
 
 const POLICIES: &str = include_str!("../golden/eval/policies.yaml");
 const REQUESTS: &str = include_str!("../golden/eval/requests.jsonl");
@@ -285,7 +286,15 @@ fn targets_that_never_reach_a_policy() {
         ("OPTIONS", "*", 404),
         ("GET", "HTTP://h/x", 200),
         ("GET", "https://h", 200),
-        ("GET", "/é", 200),
+        ("GET", "http://u@h/x", 200),
+        ("GET", "/é", 400),
+        ("GET", "/?é", 400),
+        ("GET", "http://h/é", 400),
+        ("GET", "http:///x", 400),
+        ("GET", "http://", 400),
+        ("GET", "http://a@b@h/x", 400),
+        ("GET", r"http://x\\@h/", 400),
+        ("GET", "https://h%20/x", 400),
     ] {
         let line = format!(
             r#"{{"protocol":"http","destination":{{"namespace":"a"}},"http":{{"method":"{method}","path":"{target}"}}}}"#
@@ -293,6 +302,44 @@ fn targets_that_never_reach_a_policy() {
         let answers = eval(&Loaded::default(), &MeshConfig::default(), &line, None).answers.concat();
         assert!(answers.contains(&format!("\"status\":{status},")), "{target}: {answers}");
     }
+}
+
+/// The status of a request whose `http` has these two fields, where the host `x` is denied.
+fn at_the_denied_host(host: &str, target: &str) -> Option<u64> {
+    let loaded = policies(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: a}\n\
+         spec: {action: DENY, rules: [{to: [{operation: {hosts: [x]}}]}]}\n",
+    );
+    let line = json!({
+        "protocol": "http",
+        "destination": {"namespace": "a"},
+        "http": {"method": "GET", "path": target, "host": host},
+    });
+    let report = eval(&loaded, &MeshConfig::default(), &line.to_string(), None);
+    let answer: Value = serde_json::from_str(&report.answers.concat()).unwrap();
+    answer.get("status").and_then(Value::as_u64)
+}
+
+/// User information is no part of the host that policies see.
+#[test]
+fn user_information_hides_no_host() {
+    for target in ["http://x/y", "http://u@x/y", "http://u:p@x/y", "http://@x/y"] {
+        assert_eq!(at_the_denied_host("h", target), Some(403), "{target}");
+    }
+    assert_eq!(at_the_denied_host("x", "http://x@h/y"), Some(200));
+}
+
+/// A Host that Envoy's codec refuses is asked of no policy; blanks around one are not part of it.
+#[test]
+fn hosts_that_never_reach_a_policy() {
+    for host in ["a b", "a\0", "a\nb", "a/b", "ä", "x\\y", "x?"] {
+        assert_eq!(at_the_denied_host(host, "/"), Some(400), "{host:?}");
+    }
+    for (host, status) in [(" x\t", 403), ("", 200), ("u@x", 200), ("[::1]:80", 200)] {
+        assert_eq!(at_the_denied_host(host, "/"), Some(status), "{host:?}");
+    }
+    // An absolute-form target replaces it.
+    assert_eq!(at_the_denied_host("a b", "http://h/"), Some(200));
 }
 
 /// Every door for bad input names the field.

@@ -17,6 +17,7 @@ mod life;
 mod modes;
 mod outbound;
 mod provider;
+mod revoked;
 mod tcp;
 mod tokens;
 mod world;

@@ -43,10 +43,15 @@ impl Holder {
         self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).push(callback.into());
     }
 
-    /// Replaces the identity, then tells everybody.
+    /// Replaces the identity by a newer one, then tells everybody.
     pub(super) fn install(&self, identity: Arc<Identity>, now: UnixTime) {
-        self.current.store(Some(identity));
         self.last_error.store(None);
+        self.replace(identity, now);
+    }
+
+    /// Replaces the trust around the certificate in hand, then tells everybody.
+    pub(super) fn replace(&self, identity: Arc<Identity>, now: UnixTime) {
+        self.current.store(Some(identity));
         self.refresh(now);
         // Called outside of the lock: a callback may register another.
         let callbacks = self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).clone();

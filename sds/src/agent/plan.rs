@@ -54,6 +54,11 @@ impl Plan {
         delay
     }
 
+    /// The authority is busy and wishes not to be asked before this time has passed.
+    pub(super) fn pushed_back(&mut self, instant: Instant, wish: Duration) {
+        self.not_before = self.not_before.max(Some(instant + wish));
+    }
+
     /// The authority said no.
     pub(super) fn refused(&mut self, instant: Instant, draw: Draw) -> Duration {
         self.failures = self.failures.saturating_add(1);
@@ -145,6 +150,17 @@ mod tests {
         let refusal = plan.refused(start, draw());
         assert!(refusal > Duration::from_secs(40));
         assert_eq!(plan.step(at(5), start + Duration::from_secs(30)), Step::Sleep(refusal - Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn a_busy_authority_holds_it_back_longer_and_never_shorter() {
+        let start = Instant::now();
+        let mut plan = Plan::new(None, draw());
+        let own = plan.failed(start, draw());
+        plan.pushed_back(start, Duration::from_secs(9));
+        assert_eq!(plan.step(at(5), start), Step::Sleep(Duration::from_secs(9)));
+        plan.pushed_back(start, own / 2);
+        assert_eq!(plan.step(at(5), start), Step::Sleep(Duration::from_secs(9)));
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use palisade_identity::{BundleError, Identity, PrivateKey, SpiffeId, TrustBundle, error_chain, tls};
-use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use palisade_identity::{BundleError, Clock, Identity, PrivateKey, SpiffeId, TrustBundle, error_chain, tls};
+use rcgen::{CertificateParams, CertificateSigningRequest, DistinguishedName, KeyPair};
 use rustls::ClientConfig;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use tokio::time::Instant;
@@ -136,8 +137,12 @@ impl Renewer<'_> {
     }
 
     async fn attempt(&mut self) {
+        let epoch = self.inner.roster.now().epoch;
         match request(self.inner).await {
-            Ok(identity) => self.install(Arc::new(identity)).await,
+            Ok(identity) => {
+                self.inner.own_epoch.store(epoch, Ordering::Release);
+                self.install(Arc::new(with_known_trust(self.inner, identity))).await;
+            }
             Err(error) => self.fail(&error),
         }
     }
@@ -153,42 +158,66 @@ impl Renewer<'_> {
         self.inner.metrics.renewal(Outcome::Renewed);
         self.inner.metrics.not_after.set(i64::try_from(svid.not_after().as_secs()).unwrap_or(i64::MAX));
         // Disk first: a crash in between must not forget what others have seen already.
-        self.save(&identity).await;
+        self.unsaved = !save(self.inner, &identity).await;
         self.inner.holder.install(identity, now);
+        // Calls that begin now show the new certificate; a server may have reason to refuse the old one.
+        if let Err(error) = self.inner.reconnect() {
+            tracing::error!(error = %error_chain(&error), "the old connection stays in use");
+        }
     }
 
     fn fail(&mut self, error: &RenewError) {
         let outcome = error.outcome();
-        let delay = match outcome {
+        let mut delay = match outcome {
             Outcome::Refused => self.plan.refused(Instant::now(), draw()),
             _ => self.plan.failed(Instant::now(), draw()),
         };
+        if let RenewError::Call(CallError::Failed(status)) = error
+            && let Some(wish) = authority::pushback(status)
+        {
+            self.plan.pushed_back(Instant::now(), wish);
+            delay = delay.max(wish);
+        }
         let text = error_chain(error);
         tracing::warn!(error = %text, retry_in_ms = delay.as_millis(), "no new certificate; what there is stays in use");
         self.inner.metrics.renewal(outcome);
         self.inner.holder.failed(text);
     }
 
-    /// Writes the identity down. Failing is no reason not to use it: a full disk must not stop traffic.
-    async fn save(&mut self, identity: &Arc<Identity>) {
-        let (storage, identity) = (self.inner.storage.clone(), Arc::clone(identity));
-        let saved = tokio::task::spawn_blocking(move || storage.save(&identity)).await;
-        self.unsaved = !matches!(saved, Ok(Ok(())));
-        if let Ok(Err(error)) = saved {
-            tracing::error!(
-                error = %error_chain(&error),
-                "the identity is used but not stored; a restart would have to ask for another"
-            );
-        }
-    }
-
     async fn save_again(&mut self) {
         if self.unsaved
             && let Some(identity) = self.inner.holder.current()
         {
-            self.save(&identity).await;
+            self.unsaved = !save(self.inner, &identity).await;
         }
     }
+}
+
+/// Writes the identity down, and says whether that succeeded. Failing is no reason not to use it: a full disk must not stop
+/// traffic.
+pub(super) async fn save(inner: &Inner, identity: &Arc<Identity>) -> bool {
+    let (storage, identity) = (inner.storage.clone(), Arc::clone(identity));
+    let saved = tokio::task::spawn_blocking(move || storage.save(&identity)).await;
+    if let Ok(Err(error)) = &saved {
+        tracing::error!(
+            error = %error_chain(error),
+            "the identity is used but not stored; a restart would have to ask for another"
+        );
+    }
+    matches!(saved, Ok(Ok(())))
+}
+
+/// Whoever follows the server knows more of trust than an answer says: other trust domains, what is revoked, and the newest
+/// bundle, unless the answer comes from an authority that it does not have yet.
+fn with_known_trust(inner: &Inner, fresh: Identity) -> Identity {
+    let Some(current) = inner.holder.current() else { return fresh };
+    let mut bundles = current.bundles.as_ref().clone();
+    let followed = inner.following.load(Ordering::Acquire) && fresh.svid.usable(&bundles, inner.clock.now()).is_ok();
+    if !followed && let Some(answered) = fresh.bundles.get(inner.config.trust_domain.as_str()) {
+        bundles.insert(answered.clone());
+    }
+    let bundles = if bundles == *current.bundles { Arc::clone(&current.bundles) } else { Arc::new(bundles) };
+    Identity { svid: fresh.svid, bundles }
 }
 
 /// How the server is recognised and what it is shown.
@@ -203,11 +232,12 @@ async fn request(inner: &Inner) -> Result<Identity, RenewError> {
     let current = inner.holder.current();
     let now = inner.clock.now();
     let mut contact = match current.as_deref().filter(|identity| identity.svid.usable(&identity.bundles, now).is_ok()) {
-        Some(identity) => renewal(identity)?,
+        Some(identity) => Contact { tls: tls_as(identity, &inner.clock)?, token: None, pinned_root: None },
         None => first_contact(inner).await?,
     };
     contact.tls.time_provider = tls::time_provider(Arc::clone(&inner.clock));
     let (key, csr) = key_and_csr()?;
+    let csr = csr.pem().map_err(|error| RenewError::Key(Box::new(error)))?;
     let elements = authority::create_certificate(&inner.config, Arc::new(contact.tls), contact.token.as_ref(), csr)
         .await
         .map_err(RenewError::Call)?;
@@ -217,11 +247,12 @@ async fn request(inner: &Inner) -> Result<Identity, RenewError> {
     answer::accept(&elements, key, &expect, inner.clock.now()).map_err(RenewError::Answer)
 }
 
-/// With the current certificate, to a server recognised by the current bundle.
-fn renewal(identity: &Identity) -> Result<Contact, RenewError> {
+/// Shows the current certificate to a server recognised by the current bundle.
+pub(super) fn tls_as(identity: &Identity, clock: &Arc<dyn Clock>) -> Result<ClientConfig, RenewError> {
     let bundle = identity.bundles.get(identity.svid.id().trust_domain_name()).ok_or(RenewError::NoBundle)?;
-    let tls = tls::client_config_named(Some(identity), bundle, ALPN).map_err(RenewError::Tls)?;
-    Ok(Contact { tls, token: None, pinned_root: None })
+    let mut tls = tls::client_config_named(Some(identity), bundle, ALPN).map_err(RenewError::Tls)?;
+    tls.time_provider = tls::time_provider(Arc::clone(clock));
+    Ok(tls)
 }
 
 /// With a join token, to a server recognised by a file or by the token.
@@ -273,16 +304,13 @@ async fn read(path: &Path, limit: usize) -> io::Result<Zeroizing<String>> {
 
 /// A new key each time, so that a stolen one is worth half a lifetime; and a request that says nothing but the key,
 /// for the identity comes from attestation.
-fn key_and_csr() -> Result<(PrivateKey, String), RenewError> {
+pub(super) fn key_and_csr() -> Result<(PrivateKey, CertificateSigningRequest), RenewError> {
     let key = PrivateKey::generate_p256().map_err(|error| RenewError::Key(Box::new(error)))?;
     let signer = KeyPair::try_from(&PrivatePkcs8KeyDer::from(key.as_pkcs8_der()))
         .map_err(|error| RenewError::Key(Box::new(error)))?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    let csr = params
-        .serialize_request(&signer)
-        .and_then(|request| request.pem())
-        .map_err(|error| RenewError::Key(Box::new(error)))?;
+    let csr = params.serialize_request(&signer).map_err(|error| RenewError::Key(Box::new(error)))?;
     Ok((key, csr))
 }
 
@@ -291,7 +319,7 @@ fn validity(identity: &Identity, received: rustls_pki_types::UnixTime) -> Validi
 }
 
 /// From the operating system, so that machines cloned from one image do not renew in step.
-fn draw() -> Draw {
+pub(super) fn draw() -> Draw {
     let mut bits = [0_u8; 4];
     // Without randomness nothing works: neither keys nor TLS. The middle of the window serves as well as any.
     if aws_lc_rs::rand::fill(&mut bits).is_err() {

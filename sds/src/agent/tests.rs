@@ -9,7 +9,11 @@ use crate::fixtures::{Authority, START, TestClock, domain};
 use crate::token::JoinToken;
 use authority::{Behaviour, RealClock, Scripted, now};
 
+mod agents;
 mod authority;
+mod following;
+mod serving;
+mod supplying;
 
 const ID: &str = "spiffe://a.test/ns/web/sa/front";
 const SECRET: &str = "c2VjcmV0LXNlY3JldC1zZWNyZXQ";
@@ -34,6 +38,8 @@ impl Home {
             state_dir: dir.path().join("state"),
             socket: None,
             allowed_uids: Vec::new(),
+            files: Vec::new(),
+            admin_socket: None,
         };
         Self { dir, config }
     }
@@ -124,7 +130,7 @@ async fn a_token_gets_the_first_certificate_and_the_certificate_the_next() {
 }
 
 #[tokio::test]
-async fn a_bundle_file_and_a_token_file_are_read_when_needed() {
+async fn trap_31_a_bundle_file_and_a_token_file_are_read_when_needed() {
     let scripted = Scripted::start(Arc::new(Authority::new("a")), Behaviour::Issue(ID, 3600)).await;
     let mut home = Home::new(&scripted.address.to_string());
     let path = home.dir.path().join("token");

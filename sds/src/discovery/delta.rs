@@ -11,7 +11,8 @@ use tonic::Status;
 use super::rejection;
 use super::stream::Machine;
 use crate::metrics::Metrics;
-use crate::secrets::{CERTIFICATE_NAME, Offer, ROOTS_NAME};
+use crate::secrets::view::is_trust;
+use crate::secrets::{CERTIFICATE_NAME, ROOTS_NAME, View};
 
 /// One subscriber.
 #[derive(Debug, Default)]
@@ -43,11 +44,10 @@ impl Machine for Subscription {
         self.subscribe(request)
     }
 
-    fn reply(&mut self, offer: &Offer) -> Option<DeltaDiscoveryResponse> {
-        // "ROOTCA" sorts before "default": a new certificate may need the new roots.
+    fn reply(&mut self, view: &View) -> Option<DeltaDiscoveryResponse> {
         let mut resources = Vec::new();
         for (name, held) in &mut self.wanted {
-            let Some(resource) = offer.resource(name) else { continue };
+            let Some(resource) = view.resource(name) else { continue };
             if held.as_ref() == Some(&resource.version) {
                 continue;
             }
@@ -62,6 +62,8 @@ impl Machine for Subscription {
         if resources.is_empty() {
             return None;
         }
+        // Bundles first, for a new certificate may need them.
+        resources.sort_by_key(|resource| !is_trust(&resource.name));
         self.sent += 1;
         Some(DeltaDiscoveryResponse {
             resources,

@@ -4,7 +4,7 @@ use palisade_wire::SECRET_TYPE_URL;
 use tonic::Status;
 
 use crate::metrics::Metrics;
-use crate::secrets;
+use crate::secrets::view;
 
 /// Most names one stream may ask for.
 pub(crate) const MAX_NAMES: usize = 256;
@@ -36,7 +36,7 @@ pub(crate) fn check_names<'a>(node: &str, names: impl ExactSizeIterator<Item = &
     if names.len() > MAX_NAMES {
         return Err(Status::resource_exhausted("too many resource names on one stream"));
     }
-    for name in names.filter(|name| !secrets::is_known(name)) {
+    for name in names.filter(|name| !view::is_known(name)) {
         tracing::info!(node = %excerpt(node), name = %excerpt(name), "an SDS client asks for an unknown secret");
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! The life of one stream, whichever of the two protocols it speaks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
@@ -8,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::Answers;
+use crate::attest::DENIED;
 use crate::metrics::{Metrics, StreamGuard};
 use crate::schedule;
-use crate::secrets::{Feed, Offer};
+use crate::secrets::{Feed, Standing, View, Who};
 
 /// What one subscriber asked for and was given: a pure state machine.
 pub(crate) trait Machine: Send + 'static {
@@ -26,12 +28,13 @@ pub(crate) trait Machine: Send + 'static {
     fn hear(&mut self, request: Self::Request, metrics: &Metrics) -> Result<(), Status>;
 
     /// The response that is due, if any. Called after every message and every change.
-    fn reply(&mut self, offer: &Offer) -> Option<Self::Response>;
+    fn reply(&mut self, view: &View) -> Option<Self::Response>;
 }
 
 /// Everything one open stream holds.
 pub(crate) struct Open<M: Machine> {
     pub(crate) machine: M,
+    pub(crate) who: Arc<Who>,
     pub(crate) inbound: Streaming<M::Request>,
     pub(crate) feed: Feed,
     pub(crate) changed: watch::Receiver<()>,
@@ -59,19 +62,22 @@ impl<M: Machine> Open<M> {
     async fn next(&mut self) -> Result<Option<M::Response>, Status> {
         loop {
             self.changed.mark_unchanged();
-            let offer = self.feed.offer();
-            if let Some(response) = self.machine.reply(&offer) {
+            let view = self.feed.view(&self.who);
+            if view.standing == Standing::Nobody {
+                return Err(Status::permission_denied(DENIED));
+            }
+            if let Some(response) = self.machine.reply(&view) {
                 self.metrics.pushes.inc();
                 return Ok(Some(response));
             }
-            if !self.wait(&offer).await? {
+            if !self.wait(&view).await? {
                 return Ok(None);
             }
         }
     }
 
     /// Waits for something to happen. False means that the stream is over.
-    async fn wait(&mut self, offer: &Offer) -> Result<bool, Status> {
+    async fn wait(&mut self, view: &View) -> Result<bool, Status> {
         tokio::select! {
             message = self.inbound.message() => match message {
                 Ok(Some(request)) => self.machine.hear(request, &self.metrics).map(|()| true),
@@ -79,15 +85,15 @@ impl<M: Machine> Open<M> {
                 Ok(None) | Err(_) => Ok(false),
             },
             changed = self.changed.changed() => Ok(changed.is_ok()),
-            () = later(offer) => Ok(true),
+            () = later(view) => Ok(true),
             () = self.shutdown.cancelled() => Ok(false),
         }
     }
 }
 
 /// A withheld certificate becomes good by time alone when a stepped clock is set right: look again each minute.
-async fn later(offer: &Offer) {
-    if offer.is_whole() {
+async fn later(view: &View) {
+    if view.is_whole() {
         std::future::pending().await
     } else {
         let minute: Duration = schedule::REEVALUATE;

@@ -1,6 +1,7 @@
 //! State of the world: each response holds everything asked for.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use palisade_wire::SECRET_TYPE_URL;
 use palisade_wire::envoy::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
@@ -10,7 +11,8 @@ use super::rejection;
 use super::stream::Machine;
 use crate::metrics::Metrics;
 use crate::secrets::encoded::version_of;
-use crate::secrets::{CERTIFICATE_NAME, Offer, ROOTS_NAME, Resource};
+use crate::secrets::view::is_trust;
+use crate::secrets::{CERTIFICATE_NAME, ROOTS_NAME, Resource, View};
 
 /// One subscriber.
 #[derive(Debug, Default)]
@@ -61,8 +63,8 @@ impl Machine for Subscription {
         self.subscribe(request.resource_names, question)
     }
 
-    fn reply(&mut self, offer: &Offer) -> Option<DiscoveryResponse> {
-        let resources = self.resources(offer);
+    fn reply(&mut self, view: &View) -> Option<DiscoveryResponse> {
+        let resources = self.resources(view);
         if resources.is_empty() {
             return None;
         }
@@ -70,7 +72,7 @@ impl Machine for Subscription {
         if !self.owed && version == self.version {
             return None;
         }
-        let secrets = resources.into_iter().map(|resource| resource.secret.clone()).collect();
+        let secrets = resources.iter().map(|resource| resource.secret.clone()).collect();
         self.owed = false;
         self.sent += 1;
         self.version.clone_from(&version);
@@ -97,22 +99,23 @@ impl Subscription {
         Ok(())
     }
 
-    /// What was asked for and may be served; the roots first, for a new certificate may need them.
-    fn resources<'a>(&self, offer: &'a Offer) -> Vec<&'a Resource> {
-        [ROOTS_NAME, CERTIFICATE_NAME]
-            .into_iter()
-            .filter(|name| match &self.asked {
-                Asked::Nothing => false,
-                Asked::Everything => true,
-                Asked::Names(names) => names.contains(*name),
-            })
-            .filter_map(|name| offer.resource(name))
-            .collect()
+    /// What was asked for and may be served; bundles first, for a new certificate may need them.
+    fn resources(&self, view: &View) -> Vec<Arc<Resource>> {
+        match &self.asked {
+            Asked::Nothing => Vec::new(),
+            Asked::Everything => {
+                [ROOTS_NAME, CERTIFICATE_NAME].into_iter().filter_map(|name| view.resource(name)).collect()
+            }
+            Asked::Names(names) => {
+                let (trust, rest): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| is_trust(name));
+                trust.into_iter().chain(rest).filter_map(|name| view.resource(name)).collect()
+            }
+        }
     }
 }
 
 /// The version of a response: its resource's own, or a hash over all of them.
-fn version(resources: &[&Resource]) -> String {
+fn version(resources: &[Arc<Resource>]) -> String {
     if let [only] = resources {
         return only.version.clone();
     }

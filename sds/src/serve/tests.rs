@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use palisade_identity::SvidSource;
 use palisade_wire::channel;
 use palisade_wire::envoy::envoy::extensions::transport_sockets::tls::v3::Secret;
 use palisade_wire::envoy::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse};
@@ -18,7 +19,9 @@ use tonic::transport::Channel;
 use tonic::{Code, Request};
 
 use super::*;
-use crate::fixtures::{Authority, START, TestClock, TestSource};
+use crate::fixtures::{Authority, START, TestClock, TestSource, entry, register};
+use crate::roster::Roster;
+use crate::workload::PATIENCE;
 
 const ID: &str = "spiffe://a.test/ns/web/sa/front";
 
@@ -28,6 +31,7 @@ struct Served {
     authority: Authority,
     source: Arc<TestSource>,
     clock: Arc<TestClock>,
+    roster: Arc<Roster>,
     registry: Registry,
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<()>,
@@ -38,16 +42,16 @@ impl Served {
         let dir = tempfile::tempdir().unwrap();
         let (authority, source, clock) = (Authority::new("a"), TestSource::new(None), TestClock::new());
         let mut registry = Registry::default();
-        let service = Service {
-            source: source.clone(),
-            clock: clock.clone(),
-            allowed_uids,
-            metrics: Metrics::register(&mut registry),
-        };
+        let roster = Arc::new(Roster::default());
+        roster.update(|state| state.entries = Some(Arc::default()));
+        let feed = Feed::new(source.clone(), roster.clone(), clock.clone(), &allowed_uids);
+        // Nobody listens there: these tests have no server.
+        let tokens = Arc::new(Tokens::new(|| Ok(channel::unix("/nowhere/nobody.sock")), clock.clone()));
+        let service = Service { feed, attestor: Attestor::new(), tokens, metrics: Metrics::register(&mut registry) };
         let shutdown = CancellationToken::new();
         let (path, stop) = (dir.path().join("run/workload.sock"), shutdown.clone());
         let task = tokio::spawn(serve(service, bind(&path).unwrap(), stop));
-        Self { dir, authority, source, clock, registry, shutdown, task }
+        Self { dir, authority, source, clock, roster, registry, shutdown, task }
     }
 
     fn path(&self) -> PathBuf {
@@ -99,7 +103,7 @@ async fn the_socket_is_for_everybody_and_its_directory_is_not() {
 }
 
 #[tokio::test]
-async fn a_live_socket_is_not_taken_over() {
+async fn trap_35_a_live_socket_is_not_taken_over() {
     let served = Served::start(Vec::new()).await;
     let error = bind(&served.path()).unwrap_err();
     assert!(matches!(error, ServeError::Socket(SocketError::InUse(_))), "{error:?}");
@@ -185,17 +189,72 @@ async fn bundles_are_the_whole_map_and_survive_the_certificate() {
 }
 
 #[tokio::test]
-async fn jwt_calls_are_not_implemented() {
+async fn every_call_wants_the_header_and_a_token_somebody_it_is_for() {
     let served = Served::start(Vec::new()).await;
+    served.rotate();
     let mut client = served.workload();
-    let fetch = JwtsvidRequest { audience: vec!["a".to_owned()], spiffe_id: String::new() };
-    assert_eq!(client.fetch_jwtsvid(call(fetch)).await.unwrap_err().code(), Code::Unimplemented);
-    let bundles = client.fetch_jwt_bundles(call(JwtBundlesRequest {})).await;
-    assert_eq!(bundles.unwrap_err().code(), Code::Unimplemented);
-    let validate = ValidateJwtsvidRequest::default();
-    assert_eq!(client.validate_jwtsvid(call(validate)).await.unwrap_err().code(), Code::Unimplemented);
-    let bare = client.validate_jwtsvid(ValidateJwtsvidRequest::default()).await.unwrap_err();
-    assert_eq!(bare.code(), Code::InvalidArgument, "the header comes first");
+    let bare = [
+        client.fetch_jwtsvid(JwtsvidRequest::default()).await.unwrap_err().code(),
+        client.fetch_jwt_bundles(JwtBundlesRequest {}).await.unwrap_err().code(),
+        client.validate_jwtsvid(ValidateJwtsvidRequest::default()).await.unwrap_err().code(),
+    ];
+    assert_eq!(bare, [Code::InvalidArgument; 3]);
+    for audience in [vec![], vec![String::new()]] {
+        let fetch = JwtsvidRequest { audience, spiffe_id: String::new() };
+        assert_eq!(client.fetch_jwtsvid(call(fetch)).await.unwrap_err().code(), Code::InvalidArgument);
+    }
+    let nobody = ValidateJwtsvidRequest { audience: String::new(), svid: "a.b.c".to_owned() };
+    assert_eq!(client.validate_jwtsvid(call(nobody)).await.unwrap_err().code(), Code::InvalidArgument);
+    let broken = ValidateJwtsvidRequest { audience: "db".to_owned(), svid: "a.b.c".to_owned() };
+    assert_eq!(client.validate_jwtsvid(call(broken)).await.unwrap_err().code(), Code::InvalidArgument);
+    let fetch = |spiffe_id: &str| JwtsvidRequest { audience: vec!["db".to_owned()], spiffe_id: spiffe_id.to_owned() };
+    let foreign = client.fetch_jwtsvid(call(fetch("spiffe://a.test/other"))).await.unwrap_err();
+    assert_eq!(foreign.code(), Code::PermissionDenied);
+    assert_eq!(client.fetch_jwtsvid(call(fetch(ID))).await.unwrap_err().code(), Code::Unavailable, "no server");
+    let mut bundles = client.fetch_jwt_bundles(call(JwtBundlesRequest {})).await.unwrap().into_inner();
+    let none = [("spiffe://a.test".to_owned(), br#"{"keys":[]}"#.to_vec())];
+    assert_eq!(bundles.message().await.unwrap().unwrap().bundles, none.into());
+    served.roster.update(|state| state.jwks = Arc::new([("a.test".to_owned(), "KEYS".to_owned())].into()));
+    let some = [("spiffe://a.test".to_owned(), b"KEYS".to_vec())];
+    assert_eq!(bundles.message().await.unwrap().unwrap().bundles, some.into());
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_given_out_before_it_is_known_who_gets_what() {
+    let served = Served::start(Vec::new()).await;
+    served.rotate();
+    served.roster.update(|state| state.entries = None);
+    let early = served.secrets().fetch_secrets(ask("default", None)).await.unwrap_err();
+    assert_eq!(early.code(), Code::Unavailable);
+    let mut client = served.workload();
+    let waiting = tokio::spawn(async move { client.fetch_x509svid(call(X509svidRequest {})).await });
+    served.roster.update(|state| state.entries = Some(Arc::default()));
+    assert!(waiting.await.unwrap().is_ok(), "it waited");
+    served.stop().await;
+}
+
+/// Trap 46: the first message is delayed by nothing but the default identity itself.
+#[tokio::test]
+async fn trap_46_an_entry_that_is_refused_delays_nobody() {
+    let served = Served::start(Vec::new()).await;
+    served.rotate();
+    let user = format!("unix:uid:{}", rustix::process::geteuid().as_raw());
+    register(&served.roster, &served.authority, vec![entry("good", &[&user]), entry("refused", &[&user])]);
+    let without = |name: &str| {
+        served.roster.update(|state| {
+            let kept = state.svids.iter().filter(|(id, _)| *id != name).map(|(id, held)| (id.clone(), held.clone()));
+            state.svids = Arc::new(kept.collect());
+        });
+    };
+    without("refused");
+    let begun = std::time::Instant::now();
+    let mut stream = served.workload().fetch_x509svid(call(X509svidRequest {})).await.unwrap().into_inner();
+    assert_eq!(stream.message().await.unwrap().unwrap().svids[0].spiffe_id, "spiffe://a.test/good");
+    without("good");
+    let mut bundles = served.workload().fetch_x509_bundles(call(X509BundlesRequest {})).await.unwrap().into_inner();
+    assert_eq!(bundles.message().await.unwrap().unwrap().bundles.len(), 1, "bundles wait for no certificate");
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     served.stop().await;
 }
 

@@ -56,13 +56,21 @@ pub enum DecodeIdentityError {
         /// The agent's.
         expected: TrustDomain,
     },
+    /// The certificate is not the entry's.
+    #[error("it holds the certificate of `{found}` for entry `{entry}`, which names another ID")]
+    OtherEntry {
+        /// Whose certificate it is.
+        found: palisade_identity::SpiffeId,
+        /// The entry.
+        entry: String,
+    },
     /// There is no bundle for the identity's own trust domain.
     #[error("the trust bundle of its own trust domain is missing")]
     NoBundle,
 }
 
 impl DecodeIdentityError {
-    fn part<E: std::error::Error + Send + Sync + 'static>(part: &'static str) -> impl FnOnce(E) -> Self {
+    pub(super) fn part<E: std::error::Error + Send + Sync + 'static>(part: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Part { part, source: Box::new(source) }
     }
 }

@@ -42,7 +42,7 @@ fn a_newer_one_replaces_it_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn only_the_owner_can_read() {
+fn trap_36_only_the_owner_can_read() {
     let (_dir, storage) = opened();
     storage.save(&Authority::new("a").identity(ID)).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;

@@ -8,8 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use anyhow::Result;
 use serde::Serialize;
 
 use super::load::{self, Outcome, Plan};
@@ -62,20 +61,15 @@ pub struct Row {
 /// # Errors
 /// When a process does not start or a request fails: a benchmark with failures has no result.
 pub fn run(mut print: impl FnMut(&Row) -> Result<()>) -> Result<()> {
-    let core = |index: usize| {
-        let mut set = CpuSet::new();
-        set.set(index);
-        set
-    };
-    let two_cores = std::thread::available_parallelism()?.get() > 1;
+    let two_cores = cpu::two()?;
     if two_cores {
-        sched_setaffinity(None, &core(0)).context("cannot pin the load to core 0")?;
+        cpu::pin_self(0)?;
     }
     let backend = backend::start(BODY)?;
     let mut pair = Pair::start(backend)?;
     if two_cores {
         for pid in pair.pids()? {
-            pin_all_threads(pid, &core(1))?;
+            cpu::pin(pid, 1)?;
         }
     }
     print(&Row { seconds: Some(pair.seconds), rss_mb: Some(pair.resident()?), ..row("start", "palisade") })?;
@@ -140,16 +134,6 @@ fn measured<const N: usize>(plan: &Plan, pids: [u32; N]) -> Result<(Outcome, [f6
 fn with_load(row: Row, outcome: &Outcome) -> Row {
     let (p50_us, p99_us) = (outcome.quantile_us(0.5), outcome.quantile_us(0.99));
     Row { rps: Some(outcome.per_second()), p50_us: Some(p50_us), p99_us: Some(p99_us), ..row }
-}
-
-/// Threads that exist get the set; threads they start later inherit it.
-fn pin_all_threads(pid: u32, set: &CpuSet) -> Result<()> {
-    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let thread: i32 = task?.file_name().to_string_lossy().parse()?;
-        // A thread that ended in the meantime needs no core.
-        let _ = sched_setaffinity(rustix::process::Pid::from_raw(thread), set);
-    }
-    Ok(())
 }
 
 /// Server and two proxies.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use palisade_tests::bench::authz;
+use palisade_tests::bench::identity;
 use palisade_tests::bench::proxy::{self, Row};
 
 fn main() -> ExitCode {
@@ -23,8 +24,9 @@ fn run(arguments: &[String]) -> Result<()> {
     let json = arguments.iter().any(|argument| argument == "--json");
     match arguments.first().map(String::as_str) {
         Some("authz") => run_authz(json),
+        Some("identity") => run_identity(json),
         Some("proxy") => run_proxy(json),
-        other => bail!("unknown benchmark {other:?}: write `authz` or `proxy`"),
+        other => bail!("unknown benchmark {other:?}: write `authz`, `identity` or `proxy`"),
     }
 }
 
@@ -40,6 +42,40 @@ fn run_authz(json: bool) -> Result<()> {
         }
         Ok(())
     })
+}
+
+fn run_identity(json: bool) -> Result<()> {
+    if !json {
+        println!(
+            "{:<9} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>7}",
+            "BENCH", "PER CPU-S", "CPU us", "REST us", "P50 ms", "P99 ms", "SECONDS", "RSS MB", "KB/STREAM", "FAILED"
+        );
+    }
+    identity::run(|row| {
+        if json {
+            println!("{}", serde_json::to_string(row)?);
+            return Ok(());
+        }
+        println!(
+            "{:<9} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>7}",
+            row.bench,
+            figure(row.per_cpu_s, 0),
+            figure(row.cpu_us, 1),
+            figure(row.rest_us, 1),
+            figure(row.p50_ms, 2),
+            figure(row.p99_ms, 2),
+            figure(row.seconds, 2),
+            figure(row.rss_mb, 1),
+            figure(row.kb_per_stream, 1),
+            row.failed.map_or("-".to_owned(), |failed| failed.to_string()),
+        );
+        Ok(())
+    })
+}
+
+/// A number with so many decimals, or a dash.
+fn figure(value: Option<f64>, digits: usize) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
 }
 
 fn run_proxy(json: bool) -> Result<()> {
@@ -70,7 +106,6 @@ fn run_proxy(json: bool) -> Result<()> {
 }
 
 fn table(row: &Row) {
-    let figure = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
     let memory = row.rss_mb.map_or("-".to_owned(), |(outbound, inbound)| format!("{outbound:.0}/{inbound:.0}"));
     println!(
         "{:<6} {:<9} {:>9} {:>10} {:>10} {:>7} {:>7} {:>9} {:>9} {:>13} {:>8}",

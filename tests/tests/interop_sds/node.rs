@@ -48,6 +48,8 @@ impl Node {
             state_dir: directory.path().join("state"),
             socket: Some(directory.path().join("run/workload.sock")),
             allowed_uids: Vec::new(),
+            files: Vec::new(),
+            admin_socket: None,
         };
         Self::run(directory, config).await
     }

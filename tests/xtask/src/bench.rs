@@ -19,6 +19,8 @@ pub(crate) struct Options {
 enum Name {
     /// One decision, a compilation, one change: ours, a linear evaluator, Cedar, Envoy's RBAC filter.
     Authz,
+    /// Certificates per CPU-second of the server, agents that start at once, subscribers of one agent.
+    Identity,
     /// The proxy pair beside a direct connection: requests per second and per CPU-second, memory, start-up.
     Proxy,
 }
@@ -38,6 +40,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let release = run::target_dir().join("release");
     let name = match options.name {
         Name::Authz => "authz",
+        Name::Identity => "identity",
         Name::Proxy => "proxy",
     };
     let mut command = std::process::Command::new(release.join("palisade-bench"));

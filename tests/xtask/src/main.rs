@@ -7,6 +7,7 @@ mod ci;
 mod conformance;
 mod deny;
 mod fuzz;
+mod golang;
 mod pyenv;
 mod run;
 mod test;

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::{pyenv, run};
+use crate::{golang, pyenv, run};
 
 /// Peers that no registry has: a test of theirs may skip where its variable is not set.
 const GATED: &[&str] = &["ZTUNNEL_BIN", "KUBEBUILDER_ASSETS", "ISTIO_SRC"];
@@ -38,12 +38,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let home = pyenv::ensure().inspect_err(|error| {
         eprintln!("xtask: no Python environment, the interop tests will skip: {error:#}");
     });
+    let go = home.as_ref().ok().and_then(|home| {
+        golang::ensure(home).inspect_err(|error| eprintln!("xtask: no Go peer, its tests will skip: {error:#}")).ok()
+    });
     // The end-to-end tests start the real binary.
     run::success(&mut run::cargo(&["build", "--workspace", "--bins", "--quiet"]))?;
     let mut command = run::cargo(&["test", "--workspace", "--no-fail-fast"]);
     command.env("PALISADE_SKIPS", &skips).env("PALISADE_BIN", run::target_dir().join("debug/palisade"));
     if let Ok(home) = &home {
         command.env("PALISADE_PYENV", home);
+    }
+    if let Some(go) = &go {
+        command.env("PALISADE_INTEROP_GO", go);
     }
     command.args(options.filter.iter());
     let (counts, success) = stream(&mut command)?;

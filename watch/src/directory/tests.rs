@@ -254,6 +254,30 @@ async fn an_empty_directory_is_a_configuration() {
 }
 
 #[tokio::test]
+async fn the_authority_s_settings_are_no_resource() {
+    let mut test =
+        Followed::start(&[("a.yaml", policy("a").as_str()), ("ca.yaml", "admission: {rate: 10}\n")], |_, _| {});
+    test.until("the policy alone", |state| is_good(state, &["a"])).await;
+    test.end().await;
+}
+
+#[tokio::test]
+async fn an_entry_of_another_trust_domain_is_refused_at_its_place() {
+    let entry = "apiVersion: palisade.dev/v1\nkind: RegistrationEntry\nmetadata: {name: e}\nspec:\n  \
+                 spiffeId: spiffe://other.example/a\n  selectors: [\"unix:uid:0\"]\n";
+    let mut test = Followed::start(&[("e.yaml", entry)], |_, _| {});
+    let state = test.until("refused", |state| state.problem.is_some()).await;
+    let problem = state.problem.unwrap().to_string();
+    assert!(problem.starts_with("e.yaml:5:13: error[PAL0807] spec.spiffeId"), "{problem}");
+    test.write("e.yaml", &entry.replace("other.example", "cluster.local"));
+    test.until("accepted", |state| {
+        state.good.as_ref().is_some_and(|good| good.resources.registration_entries.len() == 1)
+    })
+    .await;
+    test.end().await;
+}
+
+#[tokio::test]
 async fn the_mesh_file_is_no_resource_and_may_lie_elsewhere() {
     let mut dir = Followed::start(&[("mesh.yaml", "rootNamespace: one\n")], |_, _| {});
     let root = |state: &State| state.good.as_ref().map(|good| good.mesh.root_namespace.clone());

@@ -44,14 +44,15 @@ pub(super) async fn over_tls(stream: TcpStream, address: SocketAddr, tls: Arc<dy
         Some(Err(error)) => return tracing::debug!(%address, %error, "handshake failed"),
         None => return,
     };
-    let peer = match stream.get_ref().1.peer_certificates().map(|chain| tls.verify(chain)) {
-        None => None,
-        Some(Ok(peer)) => Some(Arc::new(peer)),
-        Some(Err(error)) => {
-            return tracing::warn!(%address, %error, "client certificate refused");
+    let (mut peer, mut stranger) = (None, None);
+    if let Some(chain) = stream.get_ref().1.peer_certificates() {
+        match tls.verify(chain) {
+            Ok(verified) => peer = Some(Arc::new(verified)),
+            Err(_) if tls.admits(chain) => stranger = Some(chain.iter().map(|one| one.clone().into_owned()).collect()),
+            Err(error) => return tracing::warn!(%address, %error, "client certificate refused"),
         }
-    };
-    let caller = Caller { peer: peer.clone(), address: Some(address), unix: None };
+    }
+    let caller = Caller { peer: peer.clone(), stranger, address: Some(address), unix: None };
     serve(stream, caller, serving, expiry(peer, tls)).await;
 }
 
@@ -60,12 +61,18 @@ pub(super) async fn over_unix(stream: UnixStream, serving: Serving) {
         Ok(credentials) => credentials,
         Err(error) => return tracing::warn!(%error, "peer credentials unreadable"),
     };
-    let unix = UnixCaller { pid: credentials.pid().unwrap_or(0), uid: credentials.uid(), gid: credentials.gid() };
+    let pid = credentials.pid().unwrap_or(0);
+    let started = super::pin::started(&stream, pid);
+    let unix = UnixCaller { pid, uid: credentials.uid(), gid: credentials.gid(), started };
     let caller = Caller { unix: Some(unix), ..Caller::default() };
     serve(ValidAuthority::new(stream), caller, serving, std::future::pending()).await;
 }
 
-async fn handshake(stream: TcpStream, tls: &dyn ServerTls, timeout: Duration) -> io::Result<TlsStream<TcpStream>> {
+pub(super) async fn handshake(
+    stream: TcpStream,
+    tls: &dyn ServerTls,
+    timeout: Duration,
+) -> io::Result<TlsStream<TcpStream>> {
     stream.set_nodelay(true)?;
     tokio::time::timeout(timeout, TlsAcceptor::from(tls.config()).accept(stream)).await?
 }

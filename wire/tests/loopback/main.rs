@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
+mod pages;
 mod pki;
 
 use std::sync::{Arc, Mutex};

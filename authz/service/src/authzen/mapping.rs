@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use palisade_authz::{Attribute, Known, remote_ip};
+use palisade_authz::{Attribute, Known, head, remote_ip};
 use palisade_identity::SpiffeId;
 use palisade_policies::WorkloadEntry;
 use serde_json::Value;
@@ -150,9 +150,7 @@ fn headers(value: Option<Value>) -> Result<Option<HeaderList>, Problem> {
     let mut list = HeaderList::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
         match item.as_array().map(Vec::as_slice) {
-            Some([Value::String(name), Value::String(value)]) if !name.starts_with(':') => {
-                list.push((name.to_ascii_lowercase(), value.trim_matches([' ', '\t']).as_bytes().to_vec()));
-            }
+            Some([Value::String(name), Value::String(value)]) => list.push(header(index, name, value)?),
             _ => {
                 return Err(wrong(
                     &format!("context.headers[{index}]"),
@@ -163,6 +161,20 @@ fn headers(value: Option<Value>) -> Result<Option<HeaderList>, Problem> {
         }
     }
     Ok(Some(list))
+}
+
+/// A header that can be sent, and that has no field of its own: with both there would be two answers to what was sent.
+fn header(index: usize, name: &str, value: &str) -> Result<(String, Vec<u8>), Problem> {
+    let (name, value) = (name.to_ascii_lowercase(), value.trim_matches([' ', '\t']));
+    let (message, fix) = match name.as_str() {
+        "host" | ":authority" => ("is no header here", "write it as `resource.properties.host`, or in the URL"),
+        ":method" => ("is no header here", "write it as `action.name`"),
+        ":path" => ("is no header here", "write it as `resource.properties.path`, or in the URL"),
+        ":scheme" => ("is no header here", "write it as `resource.properties.scheme`, or in the URL"),
+        _ if head::header(name.as_str(), value) => return Ok((name, value.as_bytes().to_vec())),
+        _ => ("cannot be sent", "write a name and a value of HTTP/1.1, raw"),
+    };
+    Err(Problem::new(format!("context.headers[{index}]"), format!("`{}` {message}", name.escape_debug()), fix))
 }
 
 fn question(

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use palisade_authz::normalize;
+use palisade_authz::{head, normalize};
 use palisade_policies::{PathNormalization, WorkloadEntry};
 use serde_json::Value;
 
@@ -59,6 +59,10 @@ fn workload(id: &str, mut properties: Fields, snapshot: &PolicySnapshot) -> Resu
     if let Some(scheme) = scheme.as_deref().filter(|scheme| !matches!(*scheme, "http" | "https")) {
         let message = format!("`{scheme}` is unknown");
         return Err(Problem::new("resource.properties.scheme", message, "write `http` or `https`"));
+    }
+    if let Some(host) = host.as_deref().filter(|host| !head::host(host)) {
+        let message = format!("`{}` is no host", host.escape_debug());
+        return Err(Problem::new("resource.properties.host", message, "write it as it stands in the request"));
     }
     let raw = properties.string("path")?;
     let target = raw.as_deref().map(|raw| normalised("resource.properties.path", raw, snapshot)).transpose()?;
@@ -133,7 +137,7 @@ impl Url {
 
 /// Host and port of an authority; user information has no place in one.
 fn authority(text: &str) -> Option<(&str, Option<u16>)> {
-    if text.is_empty() || text.contains('@') || text.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+    if text.is_empty() || text.contains('@') || !head::host(text) {
         return None;
     }
     let end = text.rfind(']').map_or(0, |bracket| bracket + 1);
@@ -167,8 +171,8 @@ fn behind(
 
 fn normalised(field: &'static str, raw: &str, snapshot: &PolicySnapshot) -> Result<String, Problem> {
     let mode: PathNormalization = snapshot.mesh().path_normalization;
-    if !raw.starts_with('/') || raw.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
-        let message = "does not begin with `/`, or holds white space or control characters";
+    if !head::target(raw) {
+        let message = "does not begin with `/`, or holds white space, control characters or what is not ASCII";
         return Err(Problem::new(field, message, "write the path as it stands in the request line"));
     }
     let path =

@@ -105,7 +105,7 @@ fn not_selected(court: &Court, input: &Input, meta: &Meta, by: (Option<&Selector
         let names: Vec<String> = targets.iter().map(|target| format!("{} `{}`", target.kind, target.name)).collect();
         return format!("it is attached to {} by targetRefs", names.join(", "));
     }
-    if workload.is_waypoint() {
+    if workload.says_waypoint() {
         return "a waypoint takes policies by targetRefs only".to_owned();
     }
     let labels = selector.map(Selector::labels).into_iter().flatten();

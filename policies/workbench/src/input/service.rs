@@ -32,11 +32,12 @@ impl Service {
         let namespace = service.string("namespace")?.ok_or_else(|| missing("namespace"))?;
         let name = service.string("name")?.ok_or_else(|| missing("name"))?;
         service.finish("kind, namespace, name")?;
-        if !workload.is_waypoint() {
+        if !workload.says_waypoint() {
             return Err(Problem::new(
                 "destination.service",
                 "the labels are not those of a waypoint",
-                "leave it out, or add the label `gateway.istio.io/managed: istio.io-mesh-controller`",
+                "leave it out, or add the labels `gateway.networking.k8s.io/gateway-name` and \
+                 `gateway.istio.io/managed: istio.io-mesh-controller`",
             ));
         }
         Ok(Some(Self { registry, namespace, name }))
@@ -48,10 +49,10 @@ impl Service {
 }
 
 /// Calls `with` with what stands before a workload: a waypoint of a service, or what its labels say.
-fn at<T>(service: Option<&Service>, with: impl FnOnce(&select::Attachment<'_>) -> T) -> T {
+fn at<T>(workload: &Workload, service: Option<&Service>, with: impl FnOnce(&select::Attachment<'_>) -> T) -> T {
     match service {
         Some(service) => with(&select::Attachment::Waypoint { services: &[service.target()] }),
-        None => with(&select::Attachment::Proxy),
+        None => with(&select::Attachment::said_by(workload)),
     }
 }
 
@@ -62,7 +63,7 @@ pub(crate) fn policies(
     workload: &Workload,
     service: Option<&Service>,
 ) -> Vec<Arc<AuthorizationPolicy>> {
-    at(service, |attachment| select::authorization_policies_at(resources, mesh, workload, attachment))
+    at(workload, service, |attachment| select::authorization_policies_at(resources, mesh, workload, attachment))
 }
 
 /// The token rules in force there.
@@ -72,5 +73,5 @@ pub(crate) fn tokens(
     workload: &Workload,
     service: Option<&Service>,
 ) -> Vec<Arc<RequestAuthentication>> {
-    at(service, |attachment| select::request_authentications_at(resources, mesh, workload, attachment))
+    at(workload, service, |attachment| select::request_authentications_at(resources, mesh, workload, attachment))
 }

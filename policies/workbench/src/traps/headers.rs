@@ -59,6 +59,18 @@ pub(super) fn absent(stage: Stage<'_>, list: &List<'_>) -> Option<Proposal> {
 /// Headers that are not sent twice, whatever a caller wants: the codec refuses or reads them.
 const FRAMING: &[&str] = &["connection", "content-length", "keep-alive", "te", "transfer-encoding", "upgrade"];
 
+/// What may stand in the other line, so that one of them is matched by no value of the list.
+const OTHERS: &[&str] = &["x", "y", "z", "q", "0", "-"];
+
+/// Whether a value of a header matches a text.
+fn matches(value: &str, text: &str) -> bool {
+    match (value.strip_prefix('*'), value.strip_suffix('*')) {
+        (Some(suffix), _) => text.ends_with(suffix),
+        (None, Some(prefix)) => text.starts_with(prefix),
+        (None, None) => value == text,
+    }
+}
+
 /// A value that is kept out, of a header whose lines are joined before they are compared.
 pub(super) fn joined(stage: Stage<'_>, slot: Slot<'_>) -> Option<Proposal> {
     let name = name(slot.list)?;
@@ -66,8 +78,16 @@ pub(super) fn joined(stage: Stage<'_>, slot: Slot<'_>) -> Option<Proposal> {
         return None;
     }
     let own = concrete(slot.value, "a");
-    let (first, second) = if slot.value.ends_with('*') { ("x", own.as_str()) } else { (own.as_str(), "x") };
-    let mut request = stage.setting("PAL0739").matching(slot, Semantics::Http);
+    let setting = stage.setting("PAL0739");
+    let joined = |other: &'static str| match slot.value.ends_with('*') {
+        true => (other, own.as_str()),
+        false => (own.as_str(), other),
+    };
+    let (first, second) = OTHERS.iter().map(|other| joined(other)).find(|(first, second)| {
+        let whole = format!("{first},{second}");
+        !slot.list.values.iter().any(|value| matches(value, &whole))
+    })?;
+    let mut request = setting.matching(slot, Semantics::Http);
     request.repeat_header(name, &[first, second]);
     let whole = format!("{first},{second}");
     Some(Proposal {

@@ -12,6 +12,7 @@ use palisade_policies::{
 };
 
 use super::draft::Draft;
+use super::slot::weight;
 use crate::eval::answer::Answer;
 use crate::eval::court::attached;
 use crate::input::Input;
@@ -129,16 +130,15 @@ impl<'a> Scene<'a> {
     /// Gateways of the Gateway API that a policy is attached to by name, and a waypoint where it is for all of them.
     fn gateways(&self, policy: &AuthorizationPolicy) -> Vec<Workload> {
         let own = &policy.meta.namespace;
-        let label = |target: &TargetRef| match target.kind.as_str() {
-            "Gateway" => Some((own.clone(), "gateway.networking.k8s.io/gateway-name", target.name.clone())),
-            "GatewayClass" => Some((self.home(own), "gateway.istio.io/managed", "istio.io-mesh-controller".to_owned())),
+        let gateway = |name: &str| ("gateway.networking.k8s.io/gateway-name".to_owned(), name.to_owned());
+        let managed = || ("gateway.istio.io/managed".to_owned(), "istio.io-mesh-controller".to_owned());
+        let labels = |target: &TargetRef| match target.kind.as_str() {
+            "Gateway" => Some((own.clone(), [gateway(&target.name)].into())),
+            "GatewayClass" => Some((self.home(own), [gateway("waypoint"), managed()].into())),
             _ => None,
         };
-        let made = policy.target_refs.iter().filter_map(label).map(|(namespace, key, value)| Workload {
-            namespace,
-            name: String::new(),
-            labels: [(key.to_owned(), value)].into(),
-        });
+        let made = policy.target_refs.iter().filter_map(labels);
+        let made = made.map(|(namespace, labels)| Workload { namespace, name: String::new(), labels });
         made.filter(|workload| select::attaches(policy, self.mesh, workload)).take(STAGES).collect()
     }
 
@@ -186,7 +186,7 @@ impl<'a> Scene<'a> {
     ) -> bool {
         let own = other.filter(|other| self.attaches(other, asked));
         let matched = own.is_some_and(|own| {
-            self.spend(COMPILED * own.rules.len());
+            self.spend(COMPILED * weight(own));
             matches(&alone(own, self.mesh, asked.semantics()), asked)
         });
         let mut verdict = Verdict::default();
@@ -279,7 +279,7 @@ impl<'a> Scene<'a> {
     fn compile(&self, asked: &Asked, keep: impl Fn(&AuthorizationPolicy) -> bool) -> CompiledSet {
         let attached = self.attached(asked.workload(), asked.semantics());
         let policies: Vec<_> = attached.iter().filter(|policy| keep(policy)).cloned().collect();
-        self.spend(COMPILED * policies.iter().map(|policy| policy.rules.len()).sum::<usize>());
+        self.spend(COMPILED * policies.iter().map(|policy| weight(policy)).sum::<usize>());
         CompiledSet::compile(&policies, self.mesh, asked.semantics())
     }
 

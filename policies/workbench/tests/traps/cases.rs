@@ -225,6 +225,20 @@ pub(super) const CASES: &[Case] = &[
         ],
     ),
     case(
+        "15 joined, the other text as in the values",
+        "{action: DENY, rules: [{to: [{operation: {ports: ['8080']}}], when: [{key: 'request.headers[User-Agent]', values: ['x*', '*y', 'b*']}]}]}",
+        &[
+            "PAL0739 spec.rules[0].when[0].values[0]",
+            "PAL0739 spec.rules[0].when[0].values[1]",
+            "PAL0739 spec.rules[0].when[0].values[2]",
+        ],
+    ),
+    case(
+        "15 joined, an ending as the other text",
+        "{action: DENY, rules: [{to: [{operation: {ports: ['8080']}}], when: [{key: 'request.headers[User-Agent]', values: ['*x']}]}]}",
+        &["PAL0739 spec.rules[0].when[0].values[0]"],
+    ),
+    case(
         "15 not joined",
         "{action: DENY, rules: [{to: [{operation: {ports: ['8080']}}], when: [{key: 'request.headers[x-a]', values: [a, 'b*']}]}]}",
         &[],

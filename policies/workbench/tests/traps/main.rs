@@ -119,6 +119,36 @@ fn many_policies_are_bounded() {
     assert_eq!(found[1000].diagnostic.code, "PAL0738");
 }
 
+/// A proposal copies every value of its policy: the search is paid for by values, and ends before all are looked at.
+#[test]
+fn many_values_are_bounded() {
+    let paths = |count: usize| (0..count).map(|index| format!("/{index},")).collect::<String>();
+    let of = |paths: &str| format!("{{action: DENY, rules: [{{to: [{{operation: {{paths: [{paths}]}}}}]}}]}}");
+    for (count, most) in [(500, 1000), (10_000, 200), (90_000, 30)] {
+        let found = findings(&policy("p", &of(&paths(count))), "");
+        let last = found.iter().filter(|found| found.diagnostic.code == "PAL0738").count();
+        let shown = shown(&found).len();
+        assert!(last == usize::from(count > 500) && (5..=most).contains(&shown), "{count}: {shown}, {last}");
+    }
+}
+
+/// What the fix says ends the finding and opens nothing.
+#[test]
+fn the_fix_of_a_denied_negation_opens_nothing() {
+    let fix = palisade_policies::explain("PAL0740").unwrap().fix;
+    assert!(
+        fix.starts_with("set STRICT for the workload by a PeerAuthentication, or deny `notPrincipals: [\"*\"]` in a")
+    );
+    let slip = policy("p", "{action: DENY, rules: [{from: [{source: {notPrincipals: ['*/sa/x']}}]}]}");
+    assert!(shown(&findings(&slip, "")).iter().any(|found| found.starts_with("PAL0740")));
+    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: s, namespace: a}\n\
+                  spec: {mtls: {mode: STRICT}}\n";
+    let own = "[{from: [{source: {notPrincipals: ['*']}}]}, ";
+    for mended in [format!("{slip}---\n{strict}"), slip.replacen("rules: [", &format!("rules: {own}"), 1)] {
+        assert_eq!(shown(&findings(&mended, "")), Vec::<String>::new(), "{mended}");
+    }
+}
+
 /// A DENY leaves the same open whatever an ALLOW asks for.
 #[test]
 fn a_deny_is_seen_beside_every_allow() {

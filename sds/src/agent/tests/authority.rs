@@ -1,10 +1,12 @@
-//! A certificate authority on a real socket that answers as the test tells it to.
+//! A test double: a certificate authority on a real socket, which also speaks `palisade.agents.v1`, and answers as the test
+//! tells it to.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use palisade_identity::{Clock, PrivateKey, TrustBundles, tls, verify_peer};
 use palisade_wire::Caller;
+use palisade_wire::agents::agents_server::AgentsServer;
 use palisade_wire::istio_ca::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
 };
@@ -19,6 +21,7 @@ use tonic::{Code, Request, Response, Status};
 use x509_cert::der::DecodePem;
 use x509_cert::request::CertReq;
 
+use super::agents::Agents;
 use crate::fixtures::Authority;
 
 /// TLS looks at the real clock, so these tests do.
@@ -60,19 +63,21 @@ pub(super) struct Seen {
 pub(super) struct Scripted {
     pub(super) address: SocketAddr,
     pub(super) authority: Arc<Authority>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
-struct Shared {
-    behaviour: Mutex<Behaviour>,
-    seen: Mutex<Vec<Seen>>,
+pub(super) struct Shared {
+    pub(super) behaviour: Mutex<Behaviour>,
+    pub(super) seen: Mutex<Vec<Seen>>,
+    pub(super) agents: Agents,
 }
 
-struct Service {
-    authority: Arc<Authority>,
-    shared: Arc<Shared>,
+#[derive(Clone)]
+pub(super) struct Service {
+    pub(super) authority: Arc<Authority>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Scripted {
@@ -80,17 +85,31 @@ impl Scripted {
         Self::start_at("127.0.0.1:0", authority, behaviour).await
     }
 
+    /// As [`Scripted::start`], and speaks `palisade.agents.v1` too.
+    pub(super) async fn with_agents(authority: Arc<Authority>, behaviour: Behaviour) -> Self {
+        Self::serve("127.0.0.1:0", authority, behaviour, true).await
+    }
+
     pub(super) async fn start_at(address: &str, authority: Arc<Authority>, behaviour: Behaviour) -> Self {
+        Self::serve(address, authority, behaviour, false).await
+    }
+
+    pub(super) async fn serve(address: &str, authority: Arc<Authority>, behaviour: Behaviour, agents: bool) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared { behaviour: Mutex::new(behaviour), seen: Mutex::default() });
+        let shared =
+            Arc::new(Shared { behaviour: Mutex::new(behaviour), seen: Mutex::default(), agents: Agents::default() });
         let service = Service { authority: authority.clone(), shared: shared.clone() };
         let identity = authority.server("spiffe://a.test/ns/palisade-system/sa/palisade", now() - 60, now() + 3600);
         let config = Arc::new(tls::server_config(&identity, tls::ClientCertificate::Optional, &[b"h2"]).unwrap());
         let bundles: Arc<TrustBundles> = identity.bundles.clone();
         let verify = move |chain: &[CertificateDer<'_>]| verify_peer(chain, &bundles, UnixTime::now());
         let server_tls = Arc::new((move || config.clone(), verify));
-        let (shutdown, routes) = (CancellationToken::new(), Routes::new(IstioCertificateServiceServer::new(service)));
+        let shutdown = CancellationToken::new();
+        let mut routes = Routes::new(IstioCertificateServiceServer::new(service.clone()));
+        if agents {
+            routes = routes.add_service(AgentsServer::new(service));
+        }
         let task = tokio::spawn(serve::tls(listener, server_tls, routes, Limits::default(), shutdown.clone()));
         Self { address, authority, shared, shutdown, task }
     }
@@ -110,7 +129,7 @@ impl Scripted {
 }
 
 /// The public key of a request.
-struct Requested(Vec<u8>);
+pub(super) struct Requested(pub(super) Vec<u8>);
 
 impl PublicKeyData for Requested {
     fn der_bytes(&self) -> &[u8] {

@@ -5,7 +5,7 @@ use palisade_wire::envoy::google::rpc;
 use tonic::Code;
 
 use super::*;
-use crate::fixtures::{Authority, TestClock, TestSource};
+use crate::fixtures::{self, Authority, TestClock, TestSource};
 use crate::secrets::Feed;
 
 const ID: &str = "spiffe://a.test/ns/web/sa/front";
@@ -22,7 +22,7 @@ impl Case {
     fn new() -> Self {
         let authority = Authority::new("a");
         let source = TestSource::new(Some(authority.identity(ID)));
-        let feed = Feed::new(source.clone(), TestClock::new());
+        let (feed, _) = fixtures::feed(&source, &TestClock::new());
         Self { authority, source, feed, metrics: Metrics::default(), stream: Subscription::default() }
     }
 
@@ -32,7 +32,7 @@ impl Case {
     }
 
     fn reply(&mut self) -> Option<DeltaDiscoveryResponse> {
-        self.stream.reply(&self.feed.offer())
+        self.stream.reply(&fixtures::view(&self.feed))
     }
 }
 

@@ -1,0 +1,89 @@
+//! What a registration entry grants beyond the ID, and that a request can ask for none of it.
+
+use std::fs;
+
+use der::Decode;
+use palisade_ca::Entries;
+use palisade_ca::attest::kubernetes::KeySource;
+use palisade_wire::admin::RegistrationEntry;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+use x509_cert::Certificate;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
+
+use crate::harness::{Server, WEB, certificates, domain, identity, web};
+use crate::issuer::{Issuer, claims, jwks};
+use crate::kubernetes::{now, reviewer};
+
+/// Asks for a CA of a foreign name, with a common name.
+fn greedy(key: &KeyPair) -> String {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "bank.example");
+    params.subject_alt_names = vec![
+        SanType::URI(WEB.try_into().unwrap()),
+        SanType::DnsName("bank.example".try_into().unwrap()),
+        SanType::IpAddress([10, 0, 0, 1].into()),
+    ];
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.serialize_request(key).unwrap().pem().unwrap()
+}
+
+/// URIs, DNS names, and how many other names there are; the subject is empty.
+fn names(leaf: &str) -> (Vec<String>, Vec<String>, usize) {
+    let leaf = Certificate::from_der(certificates(leaf).first().unwrap()).unwrap();
+    assert!(leaf.tbs_certificate().subject().is_empty());
+    let (_, names) = leaf.tbs_certificate().get_extension::<SubjectAltName>().unwrap().unwrap();
+    let (mut uris, mut dns, mut others) = (Vec::new(), Vec::new(), 0);
+    for name in names.0 {
+        match name {
+            GeneralName::UniformResourceIdentifier(uri) => uris.push(uri.to_string()),
+            GeneralName::DnsName(name) => dns.push(name.to_string()),
+            _ => others += 1,
+        }
+    }
+    (uris, dns, others)
+}
+
+#[tokio::test]
+async fn trap_03_names_come_from_the_entry_and_never_from_the_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let (issuer, path, database) = (Issuer::rsa("r"), dir.path().join("jwks.json"), dir.path().join("entries.db"));
+    fs::write(&path, jwks(&[&issuer])).unwrap();
+    fs::write(&database, "").unwrap();
+    let entries = Entries::open(&database, domain()).await.unwrap();
+    let tokens = reviewer(KeySource::File(path)).await;
+    let mine = entries.clone();
+    let server = Server::start_service(|service| service.with_attestor(Box::new(tokens)).with_entries(mine)).await;
+    let (key, token) = (KeyPair::generate().unwrap(), issuer.token(&claims("shop", "web", now())));
+    let mut agent = server.connect(None);
+    let answer = agent.ask(&greedy(&key), 0, Some(&token)).await.unwrap();
+    assert_eq!(names(&answer.cert_chain[0]), (vec![WEB.into()], vec![], 0), "no entry, no names");
+    let entry = |selectors: &[&str], dns: &str| RegistrationEntry {
+        spiffe_id: WEB.into(),
+        selectors: selectors.iter().map(ToString::to_string).collect(),
+        dns_names: vec![dns.into()],
+        x509_ttl: 600,
+        ..RegistrationEntry::default()
+    };
+    entries.create(&entry(&["k8s:ns:shop", "k8s:pod-name:web-7"], "other.shop")).await.unwrap();
+    let made = entries.create(&entry(&["k8s:ns:shop", "k8s:sa:web"], "web.shop")).await.unwrap();
+    let mut answer = answer;
+    for (asked, given) in [(0, 600), (60, 60), (86_400, 600)] {
+        answer = agent.ask(&greedy(&key), asked, Some(&token)).await.unwrap();
+        assert_eq!(names(&answer.cert_chain[0]), (vec![WEB.into()], vec!["web.shop".into()], 0));
+        let row = server.authority.issuances(&web(), 1).await.unwrap().remove(0);
+        assert_eq!(row.not_after - row.issued_at, given, "{asked}");
+    }
+    let current = identity(&answer, &key);
+    let renewed = server.connect(Some(&current)).ask(&greedy(&key), 86_400, None).await.unwrap();
+    assert_eq!(names(&renewed.cert_chain[0]).1, ["web.shop"], "a renewal keeps what is still granted");
+    let row = server.authority.issuances(&web(), 1).await.unwrap().remove(0);
+    assert_eq!((row.attestor.as_str(), row.not_after - row.issued_at), ("certificate", 600));
+    entries.delete(&made.id).await.unwrap();
+    let renewed = server.connect(Some(&current)).ask(&greedy(&key), 0, None).await.unwrap();
+    assert_eq!(names(&renewed.cert_chain[0]).1, [""; 0], "and nothing else");
+    let answer = agent.ask(&greedy(&key), 0, Some(&token)).await.unwrap();
+    assert_eq!(names(&answer.cert_chain[0]).1, [""; 0], "the other entry is of another pod");
+    server.stop().await;
+}

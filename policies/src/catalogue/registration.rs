@@ -1,0 +1,25 @@
+//! RegistrationEntry.
+
+catalogue! {
+    BAD_ID "PAL0801" Error "the SPIFFE ID is not valid"
+        why "the workload would get an identity that nobody accepts"
+        fix "write `spiffe://TRUST-DOMAIN/PATH`, for example `spiffe://cluster.local/ns/shop/sa/web`"
+    NO_SELECTORS "PAL0802" Error "the entry has no selectors"
+        why "an entry without selectors would give its identity to every process"
+        fix "write at least one, for example `unix:uid:1000` or `k8s:sa:web`"
+    BAD_SELECTOR "PAL0803" Error "the selector is not valid"
+        why "no workload could ever have it, so that the identity would be given to nobody"
+        fix "write `kind:value`, for example `unix:uid:1000` or `k8s:ns:shop`"
+    BAD_TTL "PAL0804" Error "the lifetime is not valid"
+        why "certificates and tokens carry whole seconds"
+        fix "write a duration with its unit, for example `90s` or `1h`, or leave it out for the server's default"
+    BAD_NAME "PAL0805" Error "the DNS name is not valid"
+        why "the name would stand in certificates, where clients compare it"
+        fix "write a full DNS name without a wildcard, for example `payments.shop`"
+    BAD_DOMAIN "PAL0806" Error "the trust domain is not valid"
+        why "the workload would wait for a bundle that cannot exist"
+        fix "write a trust domain: lower case letters, digits, `.`, `-` and `_`, at most 255 characters"
+    FOREIGN_ID "PAL0807" Error "the identity is of another trust domain"
+        why "certificates are issued in one trust domain only: this identity could never be given"
+        fix "write an ID of the mesh's own trust domain (`trustDomain` in mesh.yaml)"
+}

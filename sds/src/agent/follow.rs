@@ -1,0 +1,255 @@
+//! Follows the server: trust, entries and revocations as they change.
+//!
+//! Bundles and leaves are independent: a new trust anchor changes what is trusted and renews nothing, or every edit of the
+//! anchors would be a storm of requests. While the server is away, or too old to be followed, everything stays as it was.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use palisade_identity::{BundleError, Identity, TrustBundle, error_chain};
+use palisade_wire::agents::agents_client::AgentsClient;
+use palisade_wire::agents::{AgentReport, AgentState};
+use palisade_wire::channel;
+use rustls_pki_types::CertificateDer;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::Inner;
+use super::renew::{self, draw};
+use crate::roster::{Entries, Entry, issuers};
+use crate::schedule;
+
+/// Largest state taken: a hundred thousand entries.
+const MAX_STATE: usize = 64 * 1024 * 1024;
+/// To the beginning of the server's answer.
+const ANSWER: Duration = Duration::from_secs(30);
+/// A tenth of it is the longest pause between attempts: what is revoked should be known soon after the server is back.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// Why a state is not used. The agent keeps what it had.
+#[derive(Debug, thiserror::Error)]
+enum StateError {
+    #[error("it has no bundle")]
+    NoBundle,
+    #[error("its bundle cannot be used")]
+    Bundle(#[source] BundleError),
+    #[error("there is no identity to use it with")]
+    NoIdentity,
+}
+
+/// How a stream ended.
+enum End {
+    /// The server does not know the call, or will not let this agent.
+    Refused(Status),
+    /// It was there, and is not any more.
+    Lost,
+    /// It could not be reached.
+    Failed(Status),
+}
+
+/// A fresh channel to the server; it shows the identity, and has the trust, of the moment when it connects.
+pub(super) fn connect(inner: &Inner) -> Result<Channel, channel::ChannelError> {
+    let weak = inner.weak.clone();
+    channel::tls_with(&inner.config.server, inner.config.certificate_name(), move || {
+        let inner = weak.upgrade().ok_or("the agent has ended")?;
+        let identity = inner.holder.current().ok_or("there is no identity yet")?;
+        Ok(Arc::new(renew::tls_as(&identity, &inner.clock)?))
+    })
+}
+
+/// Runs until `shutdown`.
+pub(super) async fn run(inner: &Inner, shutdown: CancellationToken) {
+    let mut ready = inner.holder.readiness();
+    let mut failures = 0;
+    loop {
+        let session = async {
+            // Without a certificate there is nothing to be recognised by.
+            if ready.wait_for(|ready| *ready).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            follow(inner).await
+        };
+        let Some(end) = shutdown.run_until_cancelled(session).await else { return };
+        // Whatever the answer was, it was one: without entries the agent is what it was before there were any.
+        if inner.roster.now().entries.is_none() {
+            inner.roster.update(|state| state.entries = Some(Arc::default()));
+            if matches!(end, End::Refused(_)) {
+                inner.keep().await;
+            }
+        }
+        let pause = inner.pause_after(&end, &mut failures);
+        if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+    }
+}
+
+async fn follow(inner: &Inner) -> End {
+    let channel = match inner.channel() {
+        Ok(channel) => channel,
+        Err(status) => return End::Failed(status),
+    };
+    let mut client = AgentsClient::new(channel).max_decoding_message_size(MAX_STATE);
+    let (reports, outgoing) = mpsc::channel(4);
+    // There is room: it is empty.
+    let _ = reports.try_send(inner.report(String::new()));
+    let opened = tokio::time::timeout(ANSWER, client.follow(ReceiverStream::new(outgoing))).await;
+    let mut states = match opened {
+        Ok(Ok(answer)) => answer.into_inner(),
+        Ok(Err(status)) => return End::of(status),
+        Err(_) => return End::Failed(Status::deadline_exceeded("no answer in time")),
+    };
+    let mut any = false;
+    loop {
+        let state = match states.message().await {
+            Ok(Some(state)) => state,
+            Ok(None) => return End::Lost,
+            // A stream that was of use is opened again at once: it ends with the certificate that it was opened with, too.
+            Err(_) if any => return End::Lost,
+            Err(status) => return End::of(status),
+        };
+        any = true;
+        inner.following.store(true, Ordering::Release);
+        let rejected = match inner.apply(state).await {
+            Ok(()) => String::new(),
+            Err(error) => {
+                let why = error_chain(&error);
+                tracing::error!(reason = %why, "a state of the server cannot be used; what there was stays in use");
+                why
+            }
+        };
+        if reports.send(inner.report(rejected)).await.is_err() {
+            return End::Lost;
+        }
+    }
+}
+
+impl End {
+    fn of(status: Status) -> Self {
+        match status.code() {
+            Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated => Self::Refused(status),
+            _ => Self::Failed(status),
+        }
+    }
+}
+
+impl Inner {
+    fn pause_after(&self, end: &End, failures: &mut u32) -> Duration {
+        self.following.store(false, Ordering::Release);
+        match end {
+            End::Refused(status) if status.code() == Code::Unimplemented => {
+                tracing::debug!("the server gives out no entries");
+                schedule::retry_after_refusal(draw())
+            }
+            End::Refused(status) => {
+                tracing::warn!(reason = %error_chain(status), "the server does not let this agent follow it");
+                schedule::retry_after_refusal(draw())
+            }
+            End::Lost => {
+                *failures = 1;
+                tracing::info!("the server is not followed for a moment");
+                schedule::retry_after(*failures, Some(PATIENCE), draw())
+            }
+            End::Failed(status) => {
+                *failures = failures.saturating_add(1);
+                let pause = schedule::retry_after(*failures, Some(PATIENCE), draw());
+                let retry_in_ms = pause.as_millis();
+                tracing::warn!(reason = %error_chain(status), retry_in_ms, "the server cannot be followed");
+                pause
+            }
+        }
+    }
+
+    /// What is installed now.
+    fn report(&self, rejected: String) -> AgentReport {
+        let current = self.holder.current();
+        let bundle = current.as_deref().and_then(|now| now.bundles.get(self.config.trust_domain.as_str()));
+        let digest = bundle.map(TrustBundle::digest).unwrap_or_default();
+        let hex = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        AgentReport { bundle_digest: if bundle.is_some() { hex } else { String::new() }, rejected }
+    }
+
+    /// Takes a state of the server into use, and keeps it.
+    async fn apply(&self, state: AgentState) -> Result<(), StateError> {
+        let wire = state.bundle.ok_or(StateError::NoBundle)?;
+        let authorities = wire.x509_authorities.into_iter().map(CertificateDer::from).collect();
+        let domain = &self.config.trust_domain;
+        let bundle = TrustBundle::new(domain.clone(), authorities).map_err(StateError::Bundle)?;
+        let current = self.holder.current().ok_or(StateError::NoIdentity)?;
+        let mut bundles = current.bundles.as_ref().clone();
+        if bundles.get(domain.as_str()).is_none_or(|known| known.digest() != bundle.digest()) {
+            bundles.insert(bundle);
+        }
+        bundles.with_denied(state.denied_serials.into_iter().collect());
+        let entries = Entries::new(state.entries.into_iter().filter_map(|entry| self.checked(entry)));
+        let jwks = wire.jwt_jwks;
+        self.roster.update(|now| {
+            if now.entries.as_deref() != Some(&entries) {
+                now.svids = Arc::new(
+                    now.svids
+                        .iter()
+                        .filter(|(id, held)| {
+                            entries.get(id).is_some_and(|entry| entry.spiffe_id == held.made_for.spiffe_id)
+                        })
+                        .map(|(id, held)| (id.clone(), Arc::clone(held)))
+                        .collect(),
+                );
+                now.entries = Some(Arc::new(entries));
+            }
+            now.jwks = Arc::new([(domain.as_str().to_owned(), jwks)].into());
+            now.taint(&state.tainted_authorities);
+        });
+        self.trust(&current, bundles).await;
+        self.keep().await;
+        Ok(())
+    }
+
+    /// An entry that can be used; another one is logged, and the rest are used without it.
+    fn checked(&self, entry: palisade_wire::agents::Entry) -> Option<Entry> {
+        let id = entry.id.clone();
+        Entry::parse(entry, &self.config.trust_domain)
+            .inspect_err(|error| tracing::error!(entry = id, error = %error_chain(error), "an entry cannot be used"))
+            .ok()
+    }
+
+    /// Installs bundles under the certificate in hand, which is renewed only if it must not be used any more.
+    async fn trust(&self, current: &Arc<Identity>, bundles: palisade_identity::TrustBundles) {
+        let now = self.clock.now();
+        let svid = &current.svid;
+        let tainted = self.roster.now().is_tainted(&issuers(svid.chain()), self.own_epoch.load(Ordering::Acquire));
+        if tainted || (svid.usable(&current.bundles, now).is_ok() && svid.usable(&bundles, now).is_err()) {
+            tracing::warn!(serial = svid.serial(), tainted, "the certificate in hand must go; another is asked for");
+            self.renew_now.notify_one();
+        }
+        if *current.bundles == bundles {
+            return;
+        }
+        tracing::info!(
+            authorities = bundles.get(self.config.trust_domain.as_str()).map_or(0, |bundle| bundle.authorities().len()),
+            denied = bundles.denied().len(),
+            "the trust bundle is changed"
+        );
+        let identity = Arc::new(Identity { svid: Arc::clone(svid), bundles: Arc::new(bundles) });
+        renew::save(self, &identity).await;
+        self.holder.replace(Arc::clone(&identity), now);
+    }
+
+    /// Writes the state down. Failing is no reason not to use it.
+    async fn keep(&self) {
+        let (storage, state) = (self.storage.clone(), self.roster.now());
+        let denied = self.holder.current().map(|identity| identity.bundles.denied().clone()).unwrap_or_default();
+        let kept = tokio::task::spawn_blocking(move || {
+            if let Some(entries) = &state.entries {
+                storage.keep_svids(entries);
+            }
+            storage.save_state(&state, &denied)
+        });
+        if let Ok(Err(error)) = kept.await {
+            tracing::error!(error = %error_chain(&error), "what the server said is used but not stored");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The agent as a follower of the server.
+
+use palisade_identity::TrustBundle;
+
+use super::*;
+
+async fn following() -> (Scripted, Home, Running) {
+    let scripted = Scripted::with_agents(Arc::new(Authority::new("a")), Behaviour::Issue(ID, 3600)).await;
+    let authority = scripted.authority.clone();
+    scripted.tell(&[&authority], |_| {});
+    let home = Home::pinned(&scripted);
+    let running = Running::start(home.agent());
+    running.until_ready().await;
+    (scripted, home, running)
+}
+
+fn digest(agent: &Agent) -> String {
+    let current = agent.current().unwrap();
+    let digest = current.bundles.get("a.test").map(TrustBundle::digest).unwrap();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Trap 28: a trust anchor more is no reason to renew anything.
+#[tokio::test]
+async fn trap_28_a_new_trust_anchor_is_installed_and_reported_and_renews_nothing() {
+    let (scripted, home, running) = following().await;
+    let first = running.agent.current().unwrap();
+    running
+        .until("reported", |agent| scripted.reports().last().is_some_and(|r| r.bundle_digest == digest(agent)))
+        .await;
+    let (ours, other) = (scripted.authority.clone(), Authority::new("next"));
+    scripted.tell(&[&ours, &other], |_| {});
+    running
+        .until("two", |agent| agent.current().unwrap().bundles.get("a.test").unwrap().authorities().len() == 2)
+        .await;
+    let installed = digest(&running.agent);
+    running.until("reported", |_| scripted.reports().last().is_some_and(|r| r.bundle_digest == installed)).await;
+    assert_eq!(running.agent.current().unwrap().svid.serial(), first.svid.serial());
+    assert_eq!(scripted.seen().len(), 1, "no certificate was asked for");
+    running.stop().await;
+    scripted.stop().await;
+    assert_eq!(digest(&home.agent()), installed, "a restart without the server has it too");
+}
+
+#[tokio::test]
+async fn denied_serial_numbers_are_in_force_and_survive_a_restart_and_a_renewal() {
+    let (scripted, home, running) = following().await;
+    let authority = scripted.authority.clone();
+    scripted.tell(&[&authority], |state| state.denied_serials = vec!["abcd".to_owned()]);
+    running.until("denied", |agent| agent.current().unwrap().bundles.denies("abcd")).await;
+    let serial = running.agent.current().unwrap().svid.serial().to_owned();
+    running.agent.renew_now();
+    running.until("renewed", |agent| agent.current().unwrap().svid.serial() != serial).await;
+    assert!(running.agent.current().unwrap().bundles.denies("abcd"));
+    running.stop().await;
+    scripted.stop().await;
+    assert!(home.agent().current().unwrap().bundles.denies("abcd"));
+}
+
+#[tokio::test]
+async fn a_tainted_authority_costs_its_leaf_at_once_and_once() {
+    let (scripted, _home, running) = following().await;
+    let first = running.agent.current().unwrap();
+    let tainted = crate::roster::issuers(first.svid.chain());
+    let authority = scripted.authority.clone();
+    scripted.tell(&[&authority], |state| state.tainted_authorities = tainted.clone());
+    running.until("renewed", |agent| agent.current().unwrap().svid.serial() != first.svid.serial()).await;
+    // The double signs with the same authority again. Another state with the same taint is no news.
+    let second = running.agent.current().unwrap();
+    let reported = scripted.reports().len();
+    scripted.tell(&[&authority], |state| state.denied_serials = vec!["ff".to_owned()]);
+    running.until("the next state", |agent| agent.current().unwrap().bundles.denies("ff")).await;
+    running.until("reported", |_| scripted.reports().len() > reported).await;
+    assert_eq!(running.agent.current().unwrap().svid.serial(), second.svid.serial());
+    assert_eq!(scripted.seen().len(), 2);
+    running.stop().await;
+    scripted.stop().await;
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_used_is_reported_and_changes_nothing() {
+    let (scripted, _home, running) = following().await;
+    let before = digest(&running.agent);
+    scripted.tell(&[], |state| state.denied_serials = vec!["ab".to_owned()]);
+    running
+        .until("rejected", |_| scripted.reports().last().is_some_and(|r| r.rejected.contains("no certificate")))
+        .await;
+    assert_eq!(digest(&running.agent), before);
+    assert!(!running.agent.current().unwrap().bundles.denies("ab"), "no half of it either");
+    running.stop().await;
+    scripted.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_is_followed_again() {
+    let (scripted, _home, running) = following().await;
+    running.until("followed", |_| !scripted.reports().is_empty()).await;
+    let (address, authority) = (scripted.address.to_string(), scripted.authority.clone());
+    scripted.stop().await;
+    let again = Scripted::serve(&address, authority.clone(), Behaviour::Issue(ID, 3600), true).await;
+    again.tell(&[&authority], |state| state.denied_serials = vec!["ef".to_owned()]);
+    running.until("followed again", |agent| agent.current().unwrap().bundles.denies("ef")).await;
+    running.stop().await;
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn an_older_server_is_no_failure() {
+    let scripted = Scripted::start(Arc::new(Authority::new("a")), Behaviour::Issue(ID, 3600)).await;
+    let home = Home::pinned(&scripted);
+    let running = Running::start(home.agent());
+    running.until_ready().await;
+    running.until("an answer", |agent| agent.inner.roster.now().entries.is_some()).await;
+    assert_eq!(running.agent.health().last_error, None);
+    running.until("kept", |_| home.config.state_dir.join("state.json").exists()).await;
+    running.stop().await;
+    scripted.stop().await;
+    assert!(home.agent().inner.roster.now().entries.is_some(), "a restart does not wait for the server");
+}

@@ -1,0 +1,109 @@
+//! From the server's word to a process on the socket.
+
+use palisade_wire::channel;
+use palisade_wire::envoy::envoy::service::discovery::v3::DiscoveryRequest;
+use palisade_wire::envoy::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
+use palisade_wire::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use palisade_wire::workload::{JwtsvidRequest, X509svidRequest};
+use tokio::time::{Instant, timeout};
+use tonic::Request;
+use tonic::transport::Channel;
+
+use super::*;
+use crate::fixtures::entry;
+
+fn own_user() -> String {
+    format!("unix:uid:{}", rustix::process::geteuid().as_raw())
+}
+
+/// An agent whose socket is served; this process is what calls it.
+async fn served() -> (Scripted, Home, Running) {
+    let scripted = Scripted::with_agents(Arc::new(Authority::new("a")), Behaviour::Issue(ID, 3600)).await;
+    scripted.entries(vec![entry("web", &[&own_user()])]);
+    let mut home = Home::pinned(&scripted);
+    home.config.socket = Some(home.dir.path().join("run/workload.sock"));
+    let agent = home.agent();
+    agent.open_socket().unwrap();
+    let running = Running::start(agent);
+    running.until("a certificate", |agent| agent.inner.roster.now().svids.len() == 1).await;
+    (scripted, home, running)
+}
+
+fn workload(home: &Home) -> SpiffeWorkloadApiClient<Channel> {
+    SpiffeWorkloadApiClient::new(channel::unix(home.config.socket.as_ref().unwrap()))
+}
+
+fn call<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("workload.spiffe.io", "true".parse().unwrap());
+    request
+}
+
+/// Trap 46: a stream whose last identity is withdrawn ends, and says so.
+#[tokio::test]
+async fn trap_46_an_entry_comes_and_goes_within_a_second_and_the_streams_end() {
+    let (scripted, home, running) = served().await;
+    let mut svids = workload(&home).fetch_x509svid(call(X509svidRequest {})).await.unwrap().into_inner();
+    let first = svids.message().await.unwrap().unwrap();
+    assert_eq!(first.svids[0].spiffe_id, "spiffe://a.test/web");
+    let mut secrets = SecretDiscoveryServiceClient::new(channel::unix(home.config.socket.as_ref().unwrap()));
+    let asked = DiscoveryRequest { resource_names: vec!["default".to_owned()], ..DiscoveryRequest::default() };
+    let requests = tokio_stream::StreamExt::chain(tokio_stream::iter([asked]), tokio_stream::pending());
+    let mut stream = secrets.stream_secrets(requests).await.unwrap().into_inner();
+    assert_eq!(stream.message().await.unwrap().unwrap().resources.len(), 1);
+    let told = Instant::now();
+    scripted.entries(vec![entry("web", &[&own_user()]), entry("db", &[&own_user()])]);
+    let second = svids.message().await.unwrap().unwrap();
+    assert_eq!(second.svids.len(), 2);
+    assert!(told.elapsed() < Duration::from_secs(1), "{:?}", told.elapsed());
+    let told = Instant::now();
+    scripted.entries(vec![entry("web", &["unix:uid:none"])]);
+    let end = timeout(Duration::from_secs(20), svids.message()).await.unwrap().unwrap_err();
+    assert_eq!(end.code(), Code::PermissionDenied);
+    let end = timeout(Duration::from_secs(20), stream.message()).await.unwrap().unwrap_err();
+    assert_eq!(end.code(), Code::PermissionDenied);
+    assert!(told.elapsed() < Duration::from_secs(1), "{:?}", told.elapsed());
+    running.stop().await;
+    scripted.stop().await;
+}
+
+fn token(audience: &str) -> Request<JwtsvidRequest> {
+    call(JwtsvidRequest { audience: vec![audience.to_owned()], spiffe_id: String::new() })
+}
+
+#[tokio::test]
+async fn tokens_are_kept_for_half_their_life_and_for_all_of_it_without_the_server() {
+    let (scripted, home, running) = served().await;
+    let mut client = workload(&home);
+    let first = client.fetch_jwtsvid(token("db")).await.unwrap().into_inner();
+    assert_eq!(first.svids[0].spiffe_id, "spiffe://a.test/web");
+    let again = client.fetch_jwtsvid(token("db")).await.unwrap().into_inner();
+    assert_eq!(first, again);
+    let other = client.fetch_jwtsvid(token("cache")).await.unwrap().into_inner();
+    assert_ne!(first.svids[0].svid, other.svids[0].svid);
+    assert_eq!(*scripted.agents().tokens.lock().unwrap(), Ok(2));
+    *scripted.agents().tokens.lock().unwrap() = Err(Code::Unavailable);
+    assert_eq!(client.fetch_jwtsvid(token("new")).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(client.fetch_jwtsvid(token("db")).await.unwrap().into_inner(), first);
+    *scripted.agents().tokens.lock().unwrap() = Err(Code::NotFound);
+    let refused = client.fetch_jwtsvid(token("new")).await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, "no identity issued"));
+    running.stop().await;
+    scripted.stop().await;
+}
+
+#[tokio::test]
+async fn trap_25_everybody_has_what_they_had_after_a_restart_without_the_server() {
+    let (scripted, home, running) = served().await;
+    let mut svids = workload(&home).fetch_x509svid(call(X509svidRequest {})).await.unwrap().into_inner();
+    let before = svids.message().await.unwrap().unwrap();
+    running.until("kept", |_| home.config.state_dir.join("svids").is_dir()).await;
+    running.stop().await;
+    scripted.stop().await;
+    let agent = home.agent();
+    agent.open_socket().unwrap();
+    let running = Running::start(agent);
+    let mut svids = workload(&home).fetch_x509svid(call(X509svidRequest {})).await.unwrap().into_inner();
+    assert_eq!(svids.message().await.unwrap().unwrap(), before);
+    running.stop().await;
+}
