@@ -54,7 +54,7 @@ async fn a_reset_stays_a_reset() {
 
 /// Trap 43, answered more strictly: Envoy lets the banner out and closes when the client speaks.
 #[tokio::test]
-async fn who_is_denied_does_not_even_hear_a_server_that_speaks_first() {
+async fn trap_43_who_is_denied_does_not_even_hear_a_server_that_speaks_first() {
     let app = App::of(|mut tcp| async move { tcp.write_all(b"220 ready\r\n").await }).await;
     let world = World::start(&inbound_to(app.address, Some(AppProtocol::Tcp)), Cast::new().cart(), Some(CLOSED));
     let mut client = plain(world.address()).await;
