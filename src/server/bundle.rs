@@ -24,7 +24,7 @@ pub(super) struct TokenOptions {
     /// HTTPS for everybody, read only: /bundle (SPIFFE), /keys and /.well-known/openid-configuration; default: 0.0.0.0:8443, if it is free.
     #[arg(long, value_name = "ADDRESS", help_heading = "Tokens and bundle")]
     bundle_listen: Option<SocketAddr>,
-    /// The `iss` of tokens, at which verifiers find that port, such as https://palisade.example.org; without it tokens carry none.
+    /// The `iss` of tokens, at which verifiers find that port, such as `https://palisade.example.org`; without it tokens carry none.
     #[arg(long, value_name = "URL", help_heading = "Tokens and bundle")]
     jwt_issuer: Option<String>,
     /// Lifetime of a token whose entry names none.

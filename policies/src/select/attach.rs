@@ -13,9 +13,8 @@ const NETWORKING: &str = "networking.istio.io";
 /// The role of the proxy whose policies are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attachment<'a> {
-    /// What the workload's labels say: a gateway of the Gateway API, to which `targetRefs` can attach, where it has the
-    /// label `gateway.networking.k8s.io/gateway-name`; a waypoint without regard to services where Istio's controller
-    /// has made it one ([`Workload::is_waypoint`]); else a sidecar or a classic gateway.
+    /// A sidecar, or a gateway: one of the Gateway API, to which `targetRefs` can attach, where the workload has the label
+    /// `gateway.networking.k8s.io/gateway-name`. Never a waypoint, whatever its labels say.
     Proxy,
     /// A waypoint that handles these services. The workload is the waypoint itself: its labels name its Gateway.
     /// Policies without `targetRefs` never apply to it, mesh-wide ones included.
