@@ -194,10 +194,12 @@ impl Entries {
         self.0.merged.borrow().get(id).cloned()
     }
 
-    /// The entries for workloads of this agent: those that name it as their parent, and those that name none.
+    /// The entries for workloads of this agent: those that name it as their parent. Whoever serves an entry decides who is
+    /// selected by it, so nobody may that was not named: an entry without a parent is for callers that prove themselves to
+    /// the server ([`Entries::for_caller`]).
     #[must_use]
     pub fn for_agent(&self, agent: &SpiffeId) -> Vec<Arc<Entry>> {
-        let ours = |entry: &&Arc<Entry>| entry.parent_id.as_ref().is_none_or(|parent| parent == agent);
+        let ours = |entry: &&Arc<Entry>| entry.parent_id.as_ref() == Some(agent);
         self.current().values().filter(ours).cloned().collect()
     }
 
@@ -256,7 +258,7 @@ impl EntrySource for Entries {
 
     fn get(&self, agent: &SpiffeId, id: &str) -> Option<agents::Entry> {
         let entry = Self::get(self, id)?;
-        entry.parent_id.as_ref().is_none_or(|parent| parent == agent).then(|| entry.to_agent())
+        (entry.parent_id.as_ref() == Some(agent)).then(|| entry.to_agent())
     }
 
     fn changes(&self) -> EntryChanges {

@@ -33,7 +33,7 @@ pub struct RegistrationEntry {
     pub meta: Meta,
     /// The identity that the workload gets; it has a path.
     pub spiffe_id: SpiffeId,
-    /// The agent whose workloads are meant; `None`: every agent's.
+    /// The agent that serves it to its workloads; `None`: for who proves himself to the server.
     pub parent_id: Option<SpiffeId>,
     /// `kind:value` texts, sorted, each once, at least one: all of them must be among the workload's.
     pub selectors: Vec<String>,

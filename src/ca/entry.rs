@@ -29,7 +29,7 @@ pub(crate) struct Create {
     /// The identity that the workload gets, such as spiffe://cluster.local/ns/shop/sa/web.
     #[arg(long, visible_alias = "spiffeID", value_name = "SPIFFE_ID")]
     spiffe_id: String,
-    /// The agent whose workloads are meant; without it every agent's.
+    /// The agent that serves it to its workloads; without it the entry is for who proves himself to the server.
     #[arg(long, visible_alias = "parentID", value_name = "SPIFFE_ID", default_value = "")]
     parent_id: String,
     /// What the workload must have, such as unix:uid:1000; may be repeated, all of them count.
@@ -179,7 +179,7 @@ fn table(entries: &[RegistrationEntry]) -> String {
     let mut rows = vec![["ID", "SPIFFE ID", "PARENT", "SELECTORS", "FROM"].map(str::to_owned)];
     rows.extend(entries.iter().map(|entry| {
         let or = |text: &str, other: &str| if text.is_empty() { other.to_owned() } else { text.to_owned() };
-        let parent = or(&entry.parent_id, "(every agent)");
+        let parent = or(&entry.parent_id, "(server)");
         [entry.id.clone(), entry.spiffe_id.clone(), parent, entry.selectors.join(" "), or(&entry.origin, "(api)")]
     }));
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
@@ -213,8 +213,8 @@ mod tests {
         let text = table(&[entry]);
         assert_eq!(
             text,
-            "ID        SPIFFE ID                   PARENT         SELECTORS              FROM\n\
-             shop/web  spiffe://cluster.local/web  (every agent)  unix:gid:1 unix:uid:1  entries.yaml:3\n"
+            "ID        SPIFFE ID                   PARENT    SELECTORS              FROM\n\
+             shop/web  spiffe://cluster.local/web  (server)  unix:gid:1 unix:uid:1  entries.yaml:3\n"
         );
     }
 }

@@ -163,7 +163,8 @@ fn go_spiffe_sees_entries_come_and_go() -> Result<()> {
     let entry = |name: &str, hint: &str| {
         format!(
             "apiVersion: palisade.dev/v1\nkind: RegistrationEntry\nmetadata: {{name: {name}, namespace: shop}}\n\
-             spec: {{spiffeId: 'spiffe://cluster.local/ns/shop/sa/{name}', selectors: ['unix:uid:{uid}'], hint: {hint}}}\n"
+             spec: {{spiffeId: 'spiffe://cluster.local/ns/shop/sa/{name}',\
+             parentId: 'spiffe://cluster.local/ns/infra/sa/node', selectors: ['unix:uid:{uid}'], hint: {hint}}}\n"
         )
     };
     mesh.write_config("entries.yaml", &format!("{}---\n{}", entry("cart", "first"), entry("bank", "second")))?;

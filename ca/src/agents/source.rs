@@ -13,7 +13,7 @@ pub type EntryChanges = Pin<Box<dyn Stream<Item = ()> + Send>>;
 
 /// The registration entries of the trust domain.
 pub trait EntrySource: Debug + Send + Sync {
-    /// Those an agent may serve: whose parent it is, and those without a parent. In a stable order.
+    /// Those an agent may serve: whose parent it is. In a stable order.
     fn for_agent(&self, agent: &SpiffeId) -> Vec<Entry>;
 
     /// The entry `id`, if `agent` may serve it.

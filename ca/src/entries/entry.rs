@@ -54,7 +54,7 @@ pub struct Entry {
     pub id: String,
     /// The identity given.
     pub spiffe_id: SpiffeId,
-    /// The agent whose workloads are meant; `None`: every agent's.
+    /// The agent that serves it to its workloads; `None`: for who proves himself to the server.
     pub parent_id: Option<SpiffeId>,
     /// `kind:value`, sorted, each once, at least one: all must be among the workload's.
     pub selectors: Vec<String>,

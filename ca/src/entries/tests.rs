@@ -79,11 +79,11 @@ async fn entries_of_the_api_survive_a_process_that_was_killed() {
 }
 
 #[tokio::test]
-async fn an_agent_sees_its_own_entries_and_those_of_everybody() {
+async fn an_agent_sees_the_entries_that_name_it_and_no_others() {
     let dir = tempfile::tempdir().unwrap();
     let entries = open(dir.path()).await;
     let parent = |parent: &str| format!("spiffe://cluster.local/agent/{parent}");
-    for (id, of) in [("one", parent("one")), ("two", parent("two")), ("all", String::new())] {
+    for (id, of) in [("one", parent("one")), ("two", parent("two")), ("none", String::new())] {
         entries.create(&admin::RegistrationEntry { parent_id: of, ..wanted(id, &["unix:uid:1"]) }).await.unwrap();
     }
     let mut seen: Vec<_> = entries
@@ -92,7 +92,10 @@ async fn an_agent_sees_its_own_entries_and_those_of_everybody() {
         .map(|entry| entry.spiffe_id.path().to_owned())
         .collect();
     seen.sort();
-    assert_eq!(seen, ["/all", "/one"]);
+    assert_eq!(seen, ["/one"]);
+    let (agent, current) = (SpiffeId::parse(&parent("one")).unwrap(), entries.current());
+    let asked = current.values().filter(|entry| EntrySource::get(&entries, &agent, &entry.id).is_some());
+    assert_eq!(asked.count(), 1, "by name neither");
 }
 
 #[tokio::test]
