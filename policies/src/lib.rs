@@ -4,6 +4,7 @@ mod authorization;
 mod ca;
 mod catalogue;
 mod diagnostic;
+pub mod json;
 mod load;
 mod locate;
 mod mesh;

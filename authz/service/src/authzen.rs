@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
+use palisade_policies::json::{Fields, Problem, wrong};
 use palisade_wire::Caller;
 use serde_json::{Map, Value, json};
 
@@ -24,7 +25,6 @@ use crate::metrics::Api;
 use crate::reason;
 use crate::source::PolicySnapshot;
 use crate::upload::{Upload, UploadError};
-use json::{Fields, Problem, wrong};
 use mapping::{Asked, Evaluation};
 
 const EVALUATION: &str = "/access/v1/evaluation";
@@ -72,7 +72,7 @@ impl Door {
             Ok(response) => response,
             Err(Failure { status, problem }) => {
                 self.desk.metrics.refused();
-                let mut response = body(status, &json!({ "error": problem.json(status.as_u16()) }));
+                let mut response = body(status, &json!({ "error": json::error(&problem, status.as_u16()) }));
                 if status == StatusCode::METHOD_NOT_ALLOWED {
                     let allowed = if problem.field == METADATA { "GET" } else { "POST" };
                     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));

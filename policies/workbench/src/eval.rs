@@ -139,7 +139,7 @@ impl Evaluator {
         }
         let answer = match Input::parse(line, self.options.semantics) {
             Ok(input) => self.answer(number, &input).await,
-            Err(problem) => Err(problem.at(number)),
+            Err(problem) => Err(InputError::at(number, problem)),
         };
         self.summary.bad += u64::from(answer.is_err());
         Some(answer)

@@ -94,7 +94,7 @@ pub async fn explain(
     world: Arc<dyn World>,
     request: &str,
 ) -> Result<Explained, InputError> {
-    let input = Input::parse(request, options.semantics).map_err(|problem| problem.at(1))?;
+    let input = Input::parse(request, options.semantics).map_err(|problem| InputError::at(1, problem))?;
     let mut court = Court::new(Arc::new(loaded.resources.clone()), mesh.clone(), options.authenticate, world);
     let ruling = court.judge(&input).await;
     let mut explained = Explained {

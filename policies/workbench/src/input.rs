@@ -10,23 +10,18 @@ use palisade_authz::provider::{CheckRequest, Party};
 use palisade_authz::{
     Attribute, Destination, HttpRequest, Known, Peer, Request, Semantics, head, normalize, remote_ip,
 };
+use palisade_policies::json::{Fields, Problem, Strict, wrong};
 use palisade_policies::{MeshConfig, Workload};
 use serde_json::Value;
 
 mod codec;
 mod error;
-mod fields;
 mod lines;
 mod service;
-mod strict;
 
 pub use error::InputError;
-pub(crate) use fields::Problem;
 pub(crate) use lines::{Line, Lines};
 pub(crate) use service::{Service, policies, tokens};
-
-use fields::{Fields, wrong};
-use strict::Strict;
 
 /// A request line.
 pub(crate) struct Input {

@@ -1,9 +1,10 @@
 //! An answer as JSON.
 
 use palisade_authz::{Attribute, Outcome, ShadowResult};
+use palisade_policies::json::Problem;
 use serde_json::{Map, Value, json};
 
-use super::json::Problem;
+use super::json::error;
 use crate::desk::Answer;
 use crate::reason;
 
@@ -41,7 +42,7 @@ pub(super) fn decision(answer: &Answer) -> Value {
 
 /// An evaluation that could not be read, inside a batch.
 pub(super) fn unreadable(problem: &Problem) -> Value {
-    json!({ "decision": false, "context": { "reason": reason::BAD_REQUEST, "error": problem.json(400) } })
+    json!({ "decision": false, "context": { "reason": reason::BAD_REQUEST, "error": error(problem, 400) } })
 }
 
 /// The same answer, with what made it one that no policy was asked about.

@@ -10,9 +10,9 @@ use std::time::SystemTime;
 use palisade_authz::{Attribute, Known, head, remote_ip};
 use palisade_identity::SpiffeId;
 use palisade_policies::WorkloadEntry;
+use palisade_policies::json::{Fields, Problem, wrong};
 use serde_json::Value;
 
-use super::json::{Fields, Problem, wrong};
 use super::resource::{self, Place};
 use crate::question::{HeaderList, Http, Question, Source, Target};
 use crate::source::PolicySnapshot;
@@ -73,7 +73,7 @@ fn read_subject(value: Value, snapshot: &PolicySnapshot) -> Result<Subject, Prob
     let mut fields = Fields::of("subject", value)?;
     let kind = fields.required("type", "write `spiffe`, `workload` or `anonymous`")?;
     let id = fields.required("id", "write the identifier, such as `spiffe://cluster.local/ns/web/sa/front`")?;
-    let mut properties = fields.object("properties")?;
+    let mut properties = fields.object_or_empty("properties")?;
     let claims = properties.map("claims")?;
     properties.finish("claims")?;
     let principal = match kind.as_str() {
@@ -111,7 +111,7 @@ fn read_action(value: Value) -> Result<Action, Problem> {
     let mut fields = Fields::of("action", value)?;
     let fix = "write an HTTP method such as `GET`, or `connect` for a connection without HTTP";
     let name = fields.required("name", fix)?;
-    fields.object("properties")?.finish("none")?;
+    fields.object_or_empty("properties")?.finish("none")?;
     if name == "connect" {
         return Ok(Action::Connect);
     }

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use palisade_authz::{head, normalize};
+use palisade_policies::json::{Fields, Problem};
 use palisade_policies::{PathNormalization, WorkloadEntry};
 use serde_json::Value;
 
-use super::json::{Fields, Problem};
 use crate::source::PolicySnapshot;
 use crate::workload::{LookupError, by_name};
 
@@ -34,7 +34,7 @@ pub(super) fn read(value: Value, snapshot: &PolicySnapshot) -> Result<Place, Pro
     let mut fields = Fields::of("resource", value)?;
     let kind = fields.required("type", "write `workload` or `http`")?;
     let id = fields.required("id", "name the workload as `namespace/name`, or write a URL with type `http`")?;
-    let properties = fields.object("properties")?;
+    let properties = fields.object_or_empty("properties")?;
     let place = match kind.as_str() {
         "workload" => workload(&id, properties, snapshot)?,
         "http" => url(&id, properties, snapshot)?,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use palisade_policies::json::Problem;
+
 /// A line that could not be answered. Displays as `3: error http.path: what is wrong; fix: what to write`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct InputError {
@@ -13,6 +15,12 @@ pub struct InputError {
     pub message: String,
     /// What to write instead.
     pub fix: String,
+}
+
+impl InputError {
+    pub(crate) fn at(line: u64, problem: Problem) -> Self {
+        Self { line, field: problem.field, message: problem.message, fix: problem.fix }
+    }
 }
 
 impl fmt::Display for InputError {

@@ -1,10 +1,9 @@
 //! The service before which a waypoint stands: policies are attached to it by `targetRefs`.
 
+use palisade_policies::json::{Fields, Problem};
 use palisade_policies::select::{Registry, Target};
 use palisade_policies::{AuthorizationPolicy, MeshConfig, RequestAuthentication, Resources, Workload, select};
 use std::sync::Arc;
-
-use super::fields::{Fields, Problem};
 
 /// A service, as `targetRefs` name one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
