@@ -30,6 +30,8 @@ pub use socket::{SocketError, UnixSocket};
 pub struct Limits {
     /// From accept to the end of the TLS handshake, and again to the client's HTTP/2 preface.
     pub handshake_timeout: Duration,
+    /// TLS handshakes at once. Each that takes longer than a tenth of a second makes room for another.
+    pub handshakes: usize,
     /// Connections at once, handshakes included; more wait in the kernel's queue.
     pub max_connections: usize,
     /// Open streams on one connection.
@@ -50,6 +52,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handshake_timeout: Duration::from_secs(10),
+            handshakes: 256,
             max_connections: 16_384,
             max_concurrent_streams: 1_024,
             max_header_list: 16 * 1_024,
@@ -111,9 +114,8 @@ pub async fn tls(
     limits: Limits,
     shutdown: CancellationToken,
 ) {
-    let (routes, limits) = (routes.prepare(), Arc::new(limits));
-    let serving = connection::Serving { routes, limits: Arc::clone(&limits), shutdown };
-    let shutdown = serving.shutdown.clone();
+    let limits = Arc::new(limits);
+    let serving = connection::Serving::new(routes, Arc::clone(&limits), shutdown.clone());
     accept::run(listener, &limits, &shutdown, move |(stream, address)| {
         connection::over_tls(stream, address, Arc::clone(&tls), serving.clone())
     })
@@ -125,8 +127,7 @@ pub async fn tls(
 /// Every request carries a [`Caller`](crate::Caller) with `unix`. A connection whose peer the
 /// kernel cannot name is closed.
 pub async fn unix(socket: UnixSocket, routes: Routes, limits: Limits, shutdown: CancellationToken) {
-    let (routes, limits) = (routes.prepare(), Arc::new(limits));
-    let serving = connection::Serving { routes, limits: Arc::clone(&limits), shutdown };
-    let shutdown = serving.shutdown.clone();
+    let limits = Arc::new(limits);
+    let serving = connection::Serving::new(routes, Arc::clone(&limits), shutdown.clone());
     accept::run(socket, &limits, &shutdown, move |stream| connection::over_unix(stream, serving.clone())).await;
 }

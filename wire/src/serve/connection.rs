@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use palisade_identity::VerifiedPeer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -29,16 +30,27 @@ const PREFACE: usize = 24;
 /// Wall clocks step and machines sleep: a certificate's end is looked at this often.
 const EXPIRY_CHECK: Duration = Duration::from_secs(30);
 
+/// How long a handshake keeps its place: many times what it takes where both sides answer.
+const PLACE: Duration = Duration::from_millis(100);
+
 /// What all connections of a listener share.
 #[derive(Clone)]
 pub(super) struct Serving {
     pub(super) routes: Routes,
     pub(super) limits: Arc<Limits>,
     pub(super) shutdown: CancellationToken,
+    /// Places of TLS handshakes.
+    handshakes: Arc<Semaphore>,
+}
+
+impl Serving {
+    pub(super) fn new(routes: Routes, limits: Arc<Limits>, shutdown: CancellationToken) -> Self {
+        Self { routes: routes.prepare(), handshakes: Arc::new(Semaphore::new(limits.handshakes)), limits, shutdown }
+    }
 }
 
 pub(super) async fn over_tls(stream: TcpStream, address: SocketAddr, tls: Arc<dyn ServerTls>, serving: Serving) {
-    let handshake = handshake(stream, &*tls, serving.limits.handshake_timeout);
+    let handshake = in_turn(&serving.handshakes, handshake(stream, &*tls, serving.limits.handshake_timeout));
     let stream = match serving.shutdown.run_until_cancelled(handshake).await {
         Some(Ok(stream)) => stream,
         Some(Err(error)) => return tracing::debug!(%address, %error, "handshake failed"),
@@ -53,7 +65,22 @@ pub(super) async fn over_tls(stream: TcpStream, address: SocketAddr, tls: Arc<dy
         }
     }
     let caller = Caller { peer: peer.clone(), stranger, address: Some(address), unix: None };
-    serve(stream, caller, serving, expiry(peer, tls)).await;
+    // Apart: what waits for its handshake is small then.
+    Box::pin(serve(stream, caller, serving, expiry(peer, tls))).await;
+}
+
+/// Begins `handshake` when there is a place, and leaves that after a while to the next, done or not: thousands that come at once are
+/// taken on in order and the memory of few, and clients that say nothing hold nobody up.
+async fn in_turn<T>(places: &Semaphore, handshake: impl Future<Output = T>) -> T {
+    let place = places.acquire().await;
+    let mut handshake = Box::pin(handshake);
+    match tokio::time::timeout(PLACE, handshake.as_mut()).await {
+        Ok(done) => done,
+        Err(_) => {
+            drop(place);
+            handshake.await
+        }
+    }
 }
 
 pub(super) async fn over_unix(stream: UnixStream, serving: Serving) {
@@ -93,7 +120,7 @@ async fn serve<S>(stream: S, caller: Caller, serving: Serving, expiry: impl Futu
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Serving { routes, limits, shutdown } = serving;
+    let Serving { routes, limits, shutdown, .. } = serving;
     let read = Arc::new(AtomicUsize::new(0));
     let io = TokioIo::new(Counted { inner: stream, read: Arc::clone(&read) });
     let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
@@ -181,5 +208,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_that_hangs_leaves_its_place_to_the_next() {
+        let (places, started) = (Semaphore::new(2), tokio::time::Instant::now());
+        let hanging = || in_turn(&places, pending::<()>());
+        let quick = async {
+            in_turn(&places, ready(())).await;
+            started.elapsed()
+        };
+        tokio::select! {
+            biased;
+            _ = async { tokio::join!(hanging(), hanging(), hanging(), hanging()) } => {}
+            waited = quick => assert_eq!(waited, PLACE * 2, "behind two rounds of two that hang"),
+        }
+        assert_eq!(places.available_permits(), 2);
     }
 }
