@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::Metrics;
 
+mod checkpoint;
 mod queries;
 mod writer;
 
@@ -205,8 +206,10 @@ impl Store {
         let pool = |size, options| {
             SqlitePoolOptions::new().max_connections(size).acquire_timeout(BUSY_TIMEOUT).connect_with(options)
         };
+        let options = options.pragma("wal_autocheckpoint", "0");
         let writing = pool(1, options.clone()).await.map_err(failed)?;
         prepare(&writing, &path).await?;
+        let moving = pool(1, options.clone()).await.map_err(failed)?;
         let readers = pool(4, options.read_only(true)).await.map_err(failed)?;
         let denied = queries::serials(&readers).await.map_err(failed)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
@@ -217,6 +220,7 @@ impl Store {
             failing: Arc::clone(&failing),
             failures: metrics.store_failures.clone(),
             denied,
+            checkpoints: checkpoint::Checkpoints::start(moving),
         };
         tokio::spawn(writer.run(queue));
         Ok(Self { path, readers, jobs, failing, metrics })

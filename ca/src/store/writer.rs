@@ -10,6 +10,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::mpsc;
 
+use super::checkpoint::Checkpoints;
 use super::{Evidence, IssuanceRow, Job, StoreError, Target, TokenRow, Write};
 
 /// Records in one transaction at most: bounds how long the first of them waits for the last.
@@ -41,6 +42,7 @@ pub(super) struct Writer {
     pub(super) failures: Counter,
     /// What is revoked, as far as this task has seen: it is the only one that revokes.
     pub(super) denied: BTreeSet<String>,
+    pub(super) checkpoints: Checkpoints,
 }
 
 impl Writer {
@@ -48,7 +50,8 @@ impl Writer {
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut batch = Vec::with_capacity(BATCH);
         while queue.recv_many(&mut batch, BATCH).await > 0 {
-            let written = self.write(&batch).await;
+            gather(&mut queue, &mut batch).await;
+            let (gathered, written) = (batch.len(), self.write(&batch).await);
             self.note(written.as_ref().err());
             let results = match written {
                 Ok(results) => results,
@@ -57,6 +60,10 @@ impl Writer {
             for (job, result) in batch.drain(..).zip(results) {
                 // Nobody listens any more if the caller has hung up.
                 drop(job.answer.send(result));
+            }
+            // After the answers: nobody of this batch waits for it.
+            if let Ok(mut writing) = self.pool.acquire().await {
+                self.checkpoints.committed(gathered, &mut writing).await;
             }
         }
         self.pool.close().await;
@@ -120,6 +127,22 @@ impl Writer {
 
     fn failed(&self, error: sqlx::Error) -> StoreError {
         StoreError::Database { path: self.path.to_path_buf(), source: Arc::new(error) }
+    }
+}
+
+/// Lets whoever is ready to run hand in its record, too: under load many are about to, and a flush costs as much for one as for all.
+async fn gather(queue: &mut mpsc::Receiver<Job>, batch: &mut Vec<Job>) {
+    loop {
+        let before = batch.len();
+        tokio::task::yield_now().await;
+        while batch.len() < BATCH
+            && let Ok(job) = queue.try_recv()
+        {
+            batch.push(job);
+        }
+        if batch.len() == before || batch.len() == BATCH {
+            return;
+        }
     }
 }
 
