@@ -92,7 +92,6 @@ async fn serve(options: Options) -> Result<()> {
     agent.open_socket().map_err(|error| exit::usage(format!("--socket: {}", exit::chain(&error))))?;
     Addresses::clear(&data_dir);
     let listener = runtime::bind("metrics (--metrics-listen)", metrics_listen)
-        .await
         .map_err(|error| exit::usage(format!("{error:#}")))?;
     let mut addresses = Addresses::default();
     addresses.note("metrics", listener.local_addr()?);

@@ -130,8 +130,7 @@ async fn probes(
     for (role, address, pages) in
         [("admin", config.admin, &admin), ("metrics", config.metrics, &pages), ("readiness", config.readiness, &pages)]
     {
-        let listener: TcpListener =
-            runtime::bind(role, address).await.map_err(|error| exit::usage(format!("{error:#}")))?;
+        let listener: TcpListener = runtime::bind(role, address).map_err(|error| exit::usage(format!("{error:#}")))?;
         addresses.note(role, listener.local_addr()?);
         tasks.spawn(role, runtime::serve(listener, Arc::clone(pages), end.clone()));
     }

@@ -243,8 +243,8 @@ impl Bound {
         let socket = options.admin_socket.clone().unwrap_or_else(|| options.data_dir.join("admin.sock"));
         let usage = |error: anyhow::Error| exit::usage(format!("{error:#}"));
         Ok(Self {
-            grpc: runtime::bind("gRPC (--listen)", options.listen).await.map_err(usage)?,
-            metrics: runtime::bind("metrics (--metrics-listen)", options.metrics_listen).await.map_err(usage)?,
+            grpc: runtime::bind("gRPC (--listen)", options.listen).map_err(usage)?,
+            metrics: runtime::bind("metrics (--metrics-listen)", options.metrics_listen).map_err(usage)?,
             admin: UnixSocket::bind(socket, 0o600).map_err(|error| exit::usage(exit::chain(&error)))?,
         })
     }

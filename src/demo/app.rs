@@ -58,7 +58,7 @@ async fn serve(options: Options) -> Result<()> {
     let shutdown = CancellationToken::new();
     runtime::on_signal(&shutdown)?;
     Addresses::clear(&options.state_dir);
-    let listener = runtime::bind("the demo workload", SocketAddr::new(options.address, 0)).await?;
+    let listener = runtime::bind("the demo workload", SocketAddr::new(options.address, 0))?;
     let mut addresses = Addresses::default();
     addresses.note("http", listener.local_addr()?);
     addresses.write(&options.state_dir)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -15,10 +16,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Health;
+
+/// Connections that may wait to be accepted, as far as the kernel's own limit goes: when thousands of agents come at once, one
+/// more is not answered and comes back a second later.
+const BACKLOG: u32 = 4_096;
 
 /// A page made anew at each request.
 type Page = Box<dyn Fn() -> String + Send + Sync>;
@@ -96,10 +101,17 @@ fn with_type(status: StatusCode, kind: &'static str, body: String) -> Response<F
 }
 
 /// Binds `address`; the error names the role, the address and what to do.
-pub(crate) async fn bind(role: &str, address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+pub(crate) fn bind(role: &str, address: SocketAddr) -> Result<TcpListener> {
+    listen(address).with_context(|| {
         format!("cannot listen on {address} for {role}: choose another address, or stop what listens there")
     })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until `shutdown`; probes must work to the end, so callers stop this last.

@@ -55,10 +55,8 @@ impl TokenOptions {
     /// Opens the port. One that nobody asked for and that is taken is left out with a warning: who happens to listen there must
     /// not keep the certificate authority from starting.
     pub(super) async fn open(&self) -> Result<Option<TcpListener>> {
-        match (
-            runtime::bind("the bundle (--bundle-listen)", self.bundle_listen.unwrap_or(DEFAULT)).await,
-            self.bundle_listen,
-        ) {
+        match (runtime::bind("the bundle (--bundle-listen)", self.bundle_listen.unwrap_or(DEFAULT)), self.bundle_listen)
+        {
             (Ok(listener), _) => Ok(Some(listener)),
             (Err(error), Some(_)) => Err(exit::usage(format!("{error:#}"))),
             (Err(error), None) => {

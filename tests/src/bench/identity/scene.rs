@@ -64,10 +64,14 @@ impl Scene {
             path.display()
         );
         mesh.write_config("ca.yaml", &config)?;
+        // Pinned before it starts, the server sees one core and starts as many threads as a machine of that size would have.
+        if two_cores {
+            cpu::pin_self(1)?;
+        }
         mesh.start_server()?;
         let pid = mesh.server()?.pid();
         if two_cores {
-            cpu::pin(pid, 1)?;
+            cpu::pin_self(0)?;
         }
         let journal = std::fs::read(mesh.path().join("server/ca/authorities.json"))?;
         let journal: serde_json::Value = serde_json::from_slice(&journal)?;
