@@ -33,7 +33,7 @@ use tonic::Code;
 
 /// Trap 16: leaf first, one certificate an element, all roots in the last.
 #[tokio::test]
-async fn a_token_enrols_and_the_certificate_renews() {
+async fn trap_16_a_token_enrols_and_the_certificate_renews() {
     let server = Server::start().await;
     let token = server.token(&web()).await;
     let key = KeyPair::generate().unwrap();

@@ -16,7 +16,7 @@ pub(crate) async fn states(server: &Server) -> Vec<State> {
 /// Trap 13: order is publish, acknowledge, activate, wait, retire. Trap 14: the key is another one. Trap 18: every answer
 /// carries the whole bundle. Trap 28: nothing is reissued for a new root.
 #[tokio::test]
-async fn a_root_is_replaced_step_by_step() {
+async fn trap_13_14_18_28_a_root_is_replaced_step_by_step() {
     let server = Server::start_with(|config| config.leaf_ttl = Duration::from_secs(3_600)).await;
     let old = server.enrol(&web()).await;
     let mut follower = server.follow(&old).await;
@@ -282,7 +282,7 @@ async fn a_store_that_is_down_holds_no_root_back() {
 
 /// Trap 50: a process that is up and could not be used.
 #[tokio::test]
-async fn readiness_ends_with_the_last_valid_signer() {
+async fn trap_50_readiness_ends_with_the_last_valid_signer() {
     let server = Server::start_with(|config| config.root_ttl = Duration::from_secs(3_600)).await;
     server.authority.maintain().await;
     assert!(*server.authority.ready().borrow());

@@ -216,7 +216,7 @@ fn a_client_accepts_whom_it_expects_and_nobody_else() {
 }
 
 #[test]
-fn a_federated_root_cannot_pose_as_our_domain() {
+fn trap_11_a_federated_root_cannot_pose_as_our_domain() {
     let (a, b) = (Ca::root("root a"), Ca::root("root b"));
     let both = bundles([a.bundle("a.test"), b.bundle("b.test")]);
     let cart = a.identity(CART, &both);

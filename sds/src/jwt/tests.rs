@@ -54,7 +54,7 @@ fn jwks(name: &str, keys: Value) -> BTreeMap<String, String> {
 
 /// The standard's rules, one broken at a time.
 #[test]
-fn what_the_standard_does_not_allow_is_refused() {
+fn trap_44_what_the_standard_does_not_allow_is_refused() {
     let signer = Signer::new();
     let keys = jwks("a.test", json!([signer.jwk()]));
     let judge = |header: &Value, claims: &Value| {

@@ -82,7 +82,7 @@ fn names(response: &DiscoveryResponse) -> Vec<String> {
 }
 
 #[test]
-fn the_first_request_is_answered_at_once_and_an_ack_is_not() {
+fn trap_24_the_first_request_is_answered_at_once_and_an_ack_is_not() {
     let mut case = Case::new();
     let response = case.send(first(&["default"])).unwrap();
     assert_eq!(names(&response), ["default"]);
