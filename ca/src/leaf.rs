@@ -190,6 +190,8 @@ mod tests {
         for asked in 1..2_000 {
             let got = POLICY.dates(asked, NOW, SIGNER).unwrap();
             assert!((got.not_before + got.not_after) / 2 >= NOW, "{asked}");
+            let (back, life) = (NOW - got.not_before, got.not_after - NOW);
+            assert!((back > 0 || life < 8) && back * 4 <= life && back <= 60, "{asked}: {back}");
         }
     }
 

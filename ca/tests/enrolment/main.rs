@@ -207,6 +207,23 @@ async fn trap_39_a_lifetime_over_the_maximum_is_shortened_and_reported() {
     server.stop().await;
 }
 
+/// Trap 38: near the end of its authority a leaf is short, and somebody is told.
+#[tokio::test]
+async fn trap_38_a_leaf_ends_with_its_authority_and_what_was_cut_is_reported() {
+    let server = Server::start_with(|config| config.root_ttl = Duration::from_secs(3_600)).await;
+    let end = i64::try_from(server.authority.status().await.unwrap().authorities[0].not_after).unwrap();
+    server.clock.advance(Duration::from_secs(3_000));
+    let token = server.token(&web()).await;
+    let key = KeyPair::generate().unwrap();
+    let answer = server.pinned(&token).ask(&csr(&key, &[]), 3_600, Some(&token)).await.unwrap();
+    let row = server.authority.issuances(&web(), 1).await.unwrap().remove(0);
+    assert_eq!((row.not_after, row.requested_ttl, row.shortened), (end, 3_600, true));
+    let leaf = identity(&answer, &key).svid;
+    assert_eq!(i64::try_from(leaf.not_after().as_secs()).unwrap(), end);
+    assert!(server.metric("palisade_ca_shortened_total 1"));
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_not_supported_is_refused_by_name() {
     let server = Server::start().await;

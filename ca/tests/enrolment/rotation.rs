@@ -39,6 +39,8 @@ async fn trap_13_14_18_28_a_root_is_replaced_step_by_step() {
     assert_eq!(states(&server).await, [State::Active, State::Prepared], "the operator says when");
     server.authority.activate(None).await.unwrap();
     assert_eq!(states(&server).await, [State::Old, State::Active]);
+    let named_by_key = server.authority.status().await.unwrap().authorities;
+    assert_ne!(named_by_key[0].id, named_by_key[1].id);
 
     let key = KeyPair::generate().unwrap();
     let answer = server.connect(Some(&old)).ask(&csr(&key, &[WEB]), 60, None).await.unwrap();
@@ -58,6 +60,24 @@ async fn trap_13_14_18_28_a_root_is_replaced_step_by_step() {
     server.authority.maintain().await;
     assert_eq!(states(&server).await, [State::Active]);
     assert_eq!(server.authority.bundle().authorities().len(), 1);
+    server.stop().await;
+}
+
+/// Trap 22: an answer is no proof of use. The hash of what is installed is.
+#[tokio::test]
+async fn trap_22_an_acknowledgement_of_other_content_is_none() {
+    let server = Server::start().await;
+    let mine = server.enrol(&web()).await;
+    let mut follower = server.follow(&mine).await;
+    server.authority.prepare(true, None).await.unwrap();
+    // It answers, and has the bundle of before.
+    follower.acknowledge(&server.authority).await;
+    server.authority.maintain().await;
+    assert_eq!(states(&server).await, [State::Active, State::Prepared]);
+    assert!(matches!(server.authority.activate(None).await, Err(RotateError::NotAcknowledged(_))));
+    follower.next().await.unwrap();
+    follower.acknowledge(&server.authority).await;
+    server.authority.activate(None).await.unwrap();
     server.stop().await;
 }
 

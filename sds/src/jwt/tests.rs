@@ -110,6 +110,23 @@ fn trap_44_only_a_key_of_the_subjects_domain_and_for_tokens_verifies() {
     assert!(matches!(judge(&jwks("a.test", json!([]))), Err(TokenError::UnknownKey)), "no keys, no trust");
 }
 
+/// Trap 45: what one entry of a key set is for must not cost the others, nor a number that is large.
+#[test]
+fn trap_45_entries_that_nobody_knows_cost_the_others_nothing() {
+    let signer = Signer::new();
+    let token = signer.token(&header(), &claims());
+    let novel = with(signer.jwk(), "use", json!("wit-svid"));
+    let odd = [novel, json!({"use": 7}), json!({}), json!(null), json!("key")];
+    let set = |keys: Vec<Value>| {
+        let text = json!({"keys": keys, "spiffe_sequence": u64::MAX, "spiffe_refresh_hint": 1.5, "more": []});
+        [("a.test".to_owned(), text.to_string())].into()
+    };
+    let judge = |keys: &BTreeMap<String, String>| validate(&token, "db", keys, at(NOW)).map(|_| ());
+    let all: Vec<Value> = odd.iter().cloned().chain([signer.jwk()]).collect();
+    assert!(judge(&set(all)).is_ok());
+    assert!(matches!(judge(&set(odd.to_vec())), Err(TokenError::UnknownKey)), "and verify nothing");
+}
+
 #[test]
 fn other_shapes_are_no_tokens() {
     let signer = Signer::new();
