@@ -1,7 +1,5 @@
 //! Traps of identity into which only whole processes fall.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::path::Path;
 use std::process::Command;
 
@@ -36,8 +34,8 @@ fn authorities(socket: &Path) -> Result<Vec<String>, String> {
     let output = status.output().map_err(|error| error.to_string())?;
     let status: serde_json::Value = serde_json::from_slice(&output.stdout)
         .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stderr)))?;
-    let all = status["authorities"].as_array().ok_or("no authorities")?;
-    Ok(all.iter().map(|one| one["id"].to_string()).collect())
+    let all = status.get("authorities").and_then(serde_json::Value::as_array).ok_or("no authorities")?;
+    Ok(all.iter().filter_map(|one| one.get("id")?.as_str().map(str::to_owned)).collect())
 }
 
 /// Trap 49: of several that find no root, each makes one.
