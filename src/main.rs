@@ -21,6 +21,7 @@ mod version;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    runtime::forgo_core_dumps();
     let parsed = match cli::parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(exit) => return exit.into(),

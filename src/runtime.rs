@@ -2,6 +2,7 @@
 
 mod addresses;
 mod clock;
+mod core_dump;
 mod health;
 mod http;
 mod shutdown;
@@ -10,6 +11,7 @@ mod telemetry;
 
 pub(crate) use addresses::Addresses;
 pub(crate) use clock::SystemClock;
+pub(crate) use core_dump::forgo_core_dumps;
 pub(crate) use health::Health;
 pub(crate) use http::{Pages, bind, serve};
 pub(crate) use shutdown::on_signal;

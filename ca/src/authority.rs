@@ -306,3 +306,6 @@ fn realm_of(
 pub(crate) fn signed(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn first_use_makes_it_private_and_versioned() {
+    fn trap_36_first_use_makes_it_private_and_versioned() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("state/ca");
         let directory = Directory::open(&path).unwrap().0;
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_others_can_read_is_refused() {
+    fn trap_36_a_key_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let directory = Directory::open(dir.path()).unwrap().0;
         directory.create("key", b"secret").unwrap();

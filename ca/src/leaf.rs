@@ -176,7 +176,7 @@ mod tests {
 
     /// Trap 38, for the signer itself.
     #[test]
-    fn no_leaf_leaves_its_signer() {
+    fn trap_38_no_leaf_leaves_its_signer() {
         let brief = POLICY.dates(3_600, NOW, (NOW - 10, NOW + 100)).unwrap();
         assert_eq!(brief, Lifetime { not_before: NOW - 10, not_after: NOW + 100, shortened: true });
         assert!(POLICY.dates(60, NOW, (NOW - 10, NOW)).is_none(), "expired");
@@ -186,10 +186,12 @@ mod tests {
     /// Every date a client may see: the middle of the dates lies ahead, or it would renew in a loop.
     /// Traps 19 and 20: dates that begin now, and backdating that makes clients renew in a loop.
     #[test]
-    fn the_middle_of_the_dates_is_never_past() {
+    fn trap_19_20_leaves_are_backdated_and_their_middle_is_never_past() {
         for asked in 1..2_000 {
             let got = POLICY.dates(asked, NOW, SIGNER).unwrap();
             assert!((got.not_before + got.not_after) / 2 >= NOW, "{asked}");
+            let (back, life) = (NOW - got.not_before, got.not_after - NOW);
+            assert!((back > 0 || life < 8) && back * 4 <= life && back <= 60, "{asked}: {back}");
         }
     }
 
@@ -202,7 +204,7 @@ mod tests {
 
     /// Traps 5, 6, 7, 8 and 37: what naive issuers leave out or make optional.
     #[test]
-    fn a_leaf_is_what_the_standards_want() {
+    fn trap_05_06_07_08_37_a_leaf_is_what_the_standards_want() {
         let (signer, bundle) = crate::signer::tests::signer(NOW);
         let leaf = leaf_of(&signer, &[], &[]);
         let parsed = x509_cert::Certificate::from_der(&leaf.certificate).unwrap();
@@ -228,7 +230,7 @@ mod tests {
 
     /// Trap 2: names are a typed list and no text that is joined and split.
     #[test]
-    fn names_stand_apart() {
+    fn trap_02_names_stand_apart() {
         let (signer, _) = crate::signer::tests::signer(NOW);
         let dns = ["a.test,URI:spiffe://cluster.local/ns/x/sa/admin".to_owned(), "b.test".to_owned()];
         let leaf = leaf_of(&signer, &dns, &["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()]);

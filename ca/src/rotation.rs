@@ -187,7 +187,7 @@ mod tests {
 
     /// Trap 13: a root that signs before every validator has it.
     #[test]
-    fn it_signs_once_everybody_knows_it_or_the_deadline_has_passed() {
+    fn trap_13_it_signs_once_everybody_knows_it_or_the_deadline_has_passed() {
         let mut both = journal(&[State::Active, State::Prepared]);
         let activate = |unacknowledged| [Step::Activate { unacknowledged }];
         assert_eq!(facts(&both, 1).due(), activate(false));

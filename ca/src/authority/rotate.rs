@@ -90,7 +90,7 @@ impl Authority {
 
     /// Whether a certificate could be issued now, by trying: the key signs, its certificate is valid, records are written, and
     /// clients that have our bundle would accept the certificate that we serve with.
-    fn able(&self) -> bool {
+    pub(super) fn able(&self) -> bool {
         let (realm, serving) = (self.realm(), self.server_identity());
         let served = serving.svid.usable(&realm.bundles, self.clock.now());
         if let Err(error) = &served {

@@ -156,7 +156,7 @@ fn one_uri_and_only_the_attested_one() {
 }
 
 #[test]
-fn usages_are_ignored_and_other_extensions_refused_by_oid() {
+fn trap_03_usages_are_ignored_and_other_extensions_refused_by_oid() {
     let mut greedy = params(&[WEB]);
     greedy.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     greedy.key_usages = vec![KeyUsagePurpose::KeyCertSign];

@@ -59,7 +59,7 @@ fn the_bundle_is_what_spiffe_specifies() {
 }
 
 #[test]
-fn the_sequence_grows_with_the_content_and_only_then() {
+fn trap_45_the_sequence_grows_with_the_content_and_only_then() {
     let dir = tempfile::tempdir().unwrap();
     let (directory, _) = Directory::open(dir.path()).unwrap();
     let ring = Ring::open(&directory, &JwtConfig::default(), NOW).unwrap();

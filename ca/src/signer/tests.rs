@@ -49,7 +49,7 @@ fn dates_are_backdated_and_nested() {
 
 /// Trap 15: two roots of one name, and the verifier picks the wrong one.
 #[test]
-fn names_and_identifiers_differ_with_the_key() {
+fn trap_15_names_and_identifiers_differ_with_the_key() {
     let [one, two] = [root(), root()].map(|root| Found::read(&root.certificate).unwrap());
     assert!(one.subject != two.subject && one.key_id.is_some() && one.key_id != two.key_id);
     assert_eq!(one.id(), key_name(&one.key), "the identifier is the key's name");
@@ -92,14 +92,14 @@ fn a_signer_that_peers_would_refuse_is_not_made() {
 }
 
 #[test]
-fn debug_shows_no_key() {
+fn trap_36_debug_shows_no_key() {
     let (key, pkcs8) = SoftwareKey::generate().unwrap();
     let shown = format!("{key:?}");
     assert!(!shown.contains(&hex(pkcs8.get(40..50).unwrap())) && shown.contains("elided"), "{shown}");
 }
 
 #[test]
-fn serials_are_twenty_positive_octets() {
+fn trap_37_serials_are_twenty_positive_octets() {
     let bytes = serial().unwrap();
     assert!(bytes[0] & 0xc0 == 0x40);
     assert_ne!(bytes, serial().unwrap());

@@ -33,7 +33,7 @@ fn order(entry_id: &str, uris: &[&str]) -> X509Order {
 
 /// Trap 23, for the stream to agents: versions that are content.
 #[tokio::test]
-async fn a_state_comes_at_once_and_with_every_change_and_only_then() {
+async fn trap_23_a_state_comes_at_once_and_with_every_change_and_only_then() {
     let server = Server::start().await;
     let agent = server.enrol(&web()).await;
     server.entries.set(vec![entry("a", CART)]);
@@ -56,7 +56,7 @@ async fn a_state_comes_at_once_and_with_every_change_and_only_then() {
 
 /// Trap 17: the root is not among what is presented.
 #[tokio::test]
-async fn an_agent_gets_certificates_for_its_entries_and_no_others() {
+async fn trap_17_an_agent_gets_certificates_for_its_entries_without_the_root() {
     let server = Server::start().await;
     let agent = server.enrol(&web()).await;
     let short = Entry { x509_ttl: 77, dns_names: vec!["cart.shop".to_owned()], ..entry("a", CART) };

@@ -152,7 +152,7 @@ fn link(mount: &Path, target: &Path) {
 /// As kubelet swaps a mounted secret: the files are links through one link. Traps 32 and 33: not only the first swap is seen,
 /// and files that do not fit each other are not taken.
 #[tokio::test]
-async fn swapped_files_go_through_the_same_steps() {
+async fn trap_32_33_swapped_files_go_through_the_same_steps() {
     let (mount, versions) = (tempfile::tempdir().unwrap(), [(); 3].map(|()| tempfile::tempdir().unwrap()));
     let (first, second) = (root("root"), root("next root"));
     let (one, two, three) =

@@ -21,7 +21,7 @@ const DAY: u64 = 86_400;
 
 /// Trap 36: key files that others can read.
 #[tokio::test]
-async fn a_restart_keeps_root_and_records() {
+async fn trap_36_a_restart_keeps_root_and_records_for_the_owner_alone() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(TestClock::default()));
     let first = open(dir.path(), &clock).await.unwrap();
     let token = first.create_join_token(&web(), Duration::ZERO).await.unwrap();
@@ -140,7 +140,7 @@ async fn the_first_format_is_brought_up_to_date() {
 
 /// Trap 49: of several that start first, each makes a root.
 #[tokio::test]
-async fn of_two_that_start_at_once_both_have_one_root() {
+async fn trap_49_of_two_that_start_at_once_both_have_one_root() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(TestClock::default()));
     let (one, two) = tokio::join!(open(dir.path(), &clock), open(dir.path(), &clock));
     assert_eq!(one.unwrap().bundle().authorities(), two.unwrap().bundle().authorities());
@@ -227,7 +227,7 @@ async fn the_intermediate_renews_while_running() {
 }
 
 #[tokio::test]
-async fn without_a_record_there_is_no_certificate_and_the_token_lives() {
+async fn trap_43_without_a_record_callers_are_told_to_come_back_and_the_token_lives() {
     let server = Server::start().await;
     let token = server.token(&web()).await;
     let key = KeyPair::generate().unwrap();

@@ -1,5 +1,6 @@
 //! The `authorization` header: the first one counts, whatever stands behind it, and no answer repeats it.
 
+use palisade_identity::SpiffeId;
 use palisade_wire::istio_ca::IstioCertificateRequest;
 use rcgen::KeyPair;
 use tonic::{Code, Request};
@@ -30,6 +31,28 @@ async fn of_two_authorization_headers_the_first_must_be_valid() {
     }
     ask(&mut agent, &[&good, "Bearer wrong"]).await.expect("the first is valid");
     ask(&mut agent, &[&also_good]).await.expect("the scheme's case and spaces do not count");
+    server.stop().await;
+}
+
+/// Trap 42: Envoy's word for who called is anybody's on a port of this machine.
+#[tokio::test]
+async fn trap_42_a_header_about_a_certificate_proves_nothing() {
+    let server = Server::start().await;
+    let bank = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/bank").unwrap();
+    let current = server.enrol(&bank).await;
+    let key = KeyPair::generate().unwrap();
+    let forged = || {
+        let message = IstioCertificateRequest { csr: csr(&key, &[]), ..IstioCertificateRequest::default() };
+        let mut request = Request::new(message);
+        let header = format!("By=spiffe://cluster.local/ns/istio-system/sa/istiod;Hash={};URI={WEB}", "0".repeat(64));
+        request.metadata_mut().insert("x-forwarded-client-cert", header.parse().unwrap());
+        request
+    };
+    let status = server.connect(None).send_whole(forged()).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "attestation failed"));
+    assert!(server.metric("palisade_ca_refused_total{reason=\"no-evidence\"} 1"));
+    let answer = server.connect(Some(&current)).send_whole(forged()).await.unwrap();
+    assert_eq!(identity(&answer, &key).svid.id(), &bank, "who the handshake says it is");
     server.stop().await;
 }
 

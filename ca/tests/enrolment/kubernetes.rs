@@ -188,7 +188,7 @@ async fn eventually(server: &Server, token: &str, expected: Result<(), Code>) {
 }
 
 #[tokio::test]
-async fn without_keys_callers_are_told_to_come_back() {
+async fn trap_43_without_keys_callers_are_told_to_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let (issuer, path) = (Issuer::rsa("r"), dir.path().join("jwks.json"));
     let server = start(KeySource::File(path.clone())).await;

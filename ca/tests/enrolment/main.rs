@@ -33,7 +33,7 @@ use tonic::Code;
 
 /// Trap 16: leaf first, one certificate an element, all roots in the last.
 #[tokio::test]
-async fn a_token_enrols_and_the_certificate_renews() {
+async fn trap_16_a_token_enrols_and_the_certificate_renews() {
     let server = Server::start().await;
     let token = server.token(&web()).await;
     let key = KeyPair::generate().unwrap();
@@ -203,6 +203,23 @@ async fn trap_39_a_lifetime_over_the_maximum_is_shortened_and_reported() {
         let not_after = identity(&answer, &key).svid.not_after().as_secs();
         assert_eq!(i64::try_from(not_after).unwrap(), row.not_after);
     }
+    assert!(server.metric("palisade_ca_shortened_total 1"));
+    server.stop().await;
+}
+
+/// Trap 38: near the end of its authority a leaf is short, and somebody is told.
+#[tokio::test]
+async fn trap_38_a_leaf_ends_with_its_authority_and_what_was_cut_is_reported() {
+    let server = Server::start_with(|config| config.root_ttl = Duration::from_secs(3_600)).await;
+    let end = i64::try_from(server.authority.status().await.unwrap().authorities[0].not_after).unwrap();
+    server.clock.advance(Duration::from_secs(3_000));
+    let token = server.token(&web()).await;
+    let key = KeyPair::generate().unwrap();
+    let answer = server.pinned(&token).ask(&csr(&key, &[]), 3_600, Some(&token)).await.unwrap();
+    let row = server.authority.issuances(&web(), 1).await.unwrap().remove(0);
+    assert_eq!((row.not_after, row.requested_ttl, row.shortened), (end, 3_600, true));
+    let leaf = identity(&answer, &key).svid;
+    assert_eq!(i64::try_from(leaf.not_after().as_secs()).unwrap(), end);
     assert!(server.metric("palisade_ca_shortened_total 1"));
     server.stop().await;
 }

@@ -116,6 +116,7 @@ async fn trap_12_every_condition_of_impersonation_is_checked() {
         (elsewhere, WEB, "impersonation-not-on-node"),
         (gone, WEB, "impersonation-not-on-node"),
         (agent(), other, "impersonation-foreign-trust-domain"),
+        (agent(), "spiffe://cluster.local.evil/ns/shop/sa/web", "impersonation-foreign-trust-domain"),
         (agent(), "spiffe://cluster.local/ns/shop/sa/web/x", "impersonation-not-a-workload"),
         (agent(), "spiffe://cluster.local", "impersonation-not-a-workload"),
         (agent(), "spiffe://cluster.local/ns/shop/sa/web/", "impersonation-not-an-id"),

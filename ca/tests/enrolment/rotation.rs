@@ -16,7 +16,7 @@ pub(crate) async fn states(server: &Server) -> Vec<State> {
 /// Trap 13: order is publish, acknowledge, activate, wait, retire. Trap 14: the key is another one. Trap 18: every answer
 /// carries the whole bundle. Trap 28: nothing is reissued for a new root.
 #[tokio::test]
-async fn a_root_is_replaced_step_by_step() {
+async fn trap_13_14_18_28_a_root_is_replaced_step_by_step() {
     let server = Server::start_with(|config| config.leaf_ttl = Duration::from_secs(3_600)).await;
     let old = server.enrol(&web()).await;
     let mut follower = server.follow(&old).await;
@@ -31,6 +31,7 @@ async fn a_root_is_replaced_step_by_step() {
         (status.authorities[1].state, &status.authorities[1].unacknowledged),
         (State::Prepared, &vec![WEB.to_owned()])
     );
+    assert_ne!(status.authorities[0].id, status.authorities[1].id, "each is named by its key");
     assert!(status.authorities[1].next.what.contains("1 more agents"), "{:?}", status.authorities[1].next);
     let refused = server.authority.activate(None).await.unwrap_err();
     assert!(matches!(&refused, RotateError::NotAcknowledged(ids) if *ids == [WEB]), "{refused}");
@@ -58,6 +59,24 @@ async fn a_root_is_replaced_step_by_step() {
     server.authority.maintain().await;
     assert_eq!(states(&server).await, [State::Active]);
     assert_eq!(server.authority.bundle().authorities().len(), 1);
+    server.stop().await;
+}
+
+/// Trap 22: an answer is no proof of use. The hash of what is installed is.
+#[tokio::test]
+async fn trap_22_an_acknowledgement_of_other_content_is_none() {
+    let server = Server::start().await;
+    let mine = server.enrol(&web()).await;
+    let mut follower = server.follow(&mine).await;
+    server.authority.prepare(true, None).await.unwrap();
+    // It answers, and has the bundle of before.
+    follower.acknowledge(&server.authority).await;
+    server.authority.maintain().await;
+    assert_eq!(states(&server).await, [State::Active, State::Prepared]);
+    assert!(matches!(server.authority.activate(None).await, Err(RotateError::NotAcknowledged(_))));
+    follower.next().await.unwrap();
+    follower.acknowledge(&server.authority).await;
+    server.authority.activate(None).await.unwrap();
     server.stop().await;
 }
 
@@ -282,7 +301,7 @@ async fn a_store_that_is_down_holds_no_root_back() {
 
 /// Trap 50: a process that is up and could not be used.
 #[tokio::test]
-async fn readiness_ends_with_the_last_valid_signer() {
+async fn trap_50_readiness_ends_with_the_last_valid_signer() {
     let server = Server::start_with(|config| config.root_ttl = Duration::from_secs(3_600)).await;
     server.authority.maintain().await;
     assert!(*server.authority.ready().borrow());

@@ -90,7 +90,7 @@ const HOSTILE: &[(&str, IdError)] = {
 };
 
 #[test]
-fn hostile_spellings_are_refused_with_their_reason() {
+fn trap_09_hostile_spellings_are_refused_with_their_reason() {
     for (text, reason) in HOSTILE {
         assert_eq!(refused(text), *reason, "{text:?}");
     }

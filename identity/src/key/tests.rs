@@ -113,7 +113,7 @@ fn bad_input_is_refused_by_name() {
 }
 
 #[test]
-fn debug_shows_the_algorithm_and_nothing_else() {
+fn trap_36_debug_shows_the_algorithm_and_nothing_else() {
     let key = PrivateKey::generate_p256().unwrap();
     assert_eq!(format!("{key:?}"), "PrivateKey(ECDSA, redacted)");
     assert_eq!(format!("{key:#?}"), "PrivateKey(ECDSA, redacted)");

@@ -216,7 +216,7 @@ fn a_client_accepts_whom_it_expects_and_nobody_else() {
 }
 
 #[test]
-fn a_federated_root_cannot_pose_as_our_domain() {
+fn trap_11_a_federated_root_cannot_pose_as_our_domain() {
     let (a, b) = (Ca::root("root a"), Ca::root("root b"));
     let both = bundles([a.bundle("a.test"), b.bundle("b.test")]);
     let cart = a.identity(CART, &both);
@@ -226,6 +226,28 @@ fn a_federated_root_cannot_pose_as_our_domain() {
     assert!(handshake(client(&friend), server(), "any.name").server.is_ok());
     let impostor = b.identity(WEB, &both);
     assert_server_refuses(&handshake(client(&impostor), server(), "any.name"), "unknown-authority");
+}
+
+/// Trap 10: `spiffe://a.test` is how `spiffe://a.test.evil/...` begins, too.
+#[test]
+fn trap_10_a_name_that_begins_alike_is_another_domain() {
+    let (root, evil) = (Ca::root("root a"), Ca::root("root evil"));
+    let both = bundles([root.bundle("a.test"), evil.bundle("a.test.evil")]);
+    let web = root.identity(WEB, &both);
+    let call = |server: &Identity, trusted: &Arc<TrustBundles>, expect| {
+        let server = server_config(server, ClientCertificate::Optional, &[]).unwrap();
+        handshake(client_config(Some(&web), Arc::clone(trusted), expect, &[]).unwrap(), server, "any.name")
+    };
+    let evils = "spiffe://a.test.evil/ns/shop/sa/cart";
+    let impostor = evil.identity(evils, &both);
+    assert!(call(&impostor, &both, ExpectPeer::TrustDomain(domain("a.test.evil"))).client.is_ok());
+    for expect in [ExpectPeer::TrustDomain(domain("a.test")), ids(&["spiffe://a.test", CART])] {
+        assert_client_refuses(&call(&impostor, &both, expect), "unexpected-peer");
+    }
+    let ours_alone = bundles([root.bundle("a.test")]);
+    assert_client_refuses(&call(&impostor, &ours_alone, ids(&[evils])), "unknown-trust-domain");
+    let signed_by_us = root.identity(evils, &both);
+    assert_client_refuses(&call(&signed_by_us, &both, ids(&[evils])), "unknown-authority");
 }
 
 #[test]

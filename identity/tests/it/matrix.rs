@@ -51,7 +51,7 @@ fn harmless_variations_are_accepted() {
 }
 
 #[test]
-fn anything_but_one_uri_san_is_refused() {
+fn trap_01_anything_but_one_uri_san_is_refused() {
     assert_eq!(code(|p| p.subject_alt_names.push(uri("spiffe://a.test/ns/shop/sa/admin"))), "several-uri-sans");
     assert_eq!(code(|p| p.subject_alt_names.push(uri(WEB))), "several-uri-sans", "even twice the same");
     assert_eq!(code(|p| p.subject_alt_names.insert(0, uri("https://web.shop"))), "several-uri-sans");
@@ -68,7 +68,7 @@ fn two_uri_sans_are_counted_in_the_reason() {
 }
 
 #[test]
-fn ids_outside_the_grammar_are_refused() {
+fn trap_09_ids_outside_the_grammar_are_refused() {
     for id in [
         "spiffe://a.test/",
         "spiffe://a.test/ns/shop/sa/web/",
@@ -99,7 +99,7 @@ fn an_id_with_a_nul_is_refused() {
 }
 
 #[test]
-fn a_leaf_that_may_sign_is_refused() {
+fn trap_05_a_leaf_that_may_sign_is_refused() {
     let ca = |p: &mut CertificateParams| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     assert_eq!(code(ca), "leaf-is-authority");
     assert_eq!(code(|p| p.key_usages.push(KeyUsagePurpose::KeyCertSign)), "leaf-may-sign");
@@ -107,7 +107,7 @@ fn a_leaf_that_may_sign_is_refused() {
 }
 
 #[test]
-fn key_usage_must_be_there_critical_and_right() {
+fn trap_06_key_usage_must_be_there_critical_and_right() {
     assert_eq!(code(|p| p.key_usages.clear()), "key-usage-missing");
     assert_eq!(code(|p| p.key_usages = vec![KeyUsagePurpose::KeyEncipherment]), "no-digital-signature");
     let digital_signature = [3, 2, 7, 0x80];
@@ -119,7 +119,7 @@ fn key_usage_must_be_there_critical_and_right() {
 }
 
 #[test]
-fn extended_key_usage_is_both_or_none() {
+fn trap_07_extended_key_usage_is_both_or_none() {
     use ExtendedKeyUsagePurpose::{Any, ClientAuth, ServerAuth};
     for usages in [vec![ServerAuth], vec![ClientAuth], vec![Any], vec![ExtendedKeyUsagePurpose::CodeSigning]] {
         assert_eq!(code(|p| p.extended_key_usages.clone_from(&usages)), "extended-key-usage", "{usages:?}");
@@ -132,7 +132,7 @@ fn extended_key_usage_is_both_or_none() {
 }
 
 #[test]
-fn an_empty_subject_needs_a_critical_san() {
+fn trap_08_an_empty_subject_needs_a_critical_san() {
     let der = [&[0x30, 0x20, 0x86, 0x1e][..], WEB.as_bytes()].concat();
     assert_eq!(WEB.len(), 0x1e);
     let san = |critical| extension(SAN, critical, &der);

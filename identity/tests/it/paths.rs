@@ -12,7 +12,7 @@ fn code(chain: &[CertificateDer<'static>], trust: &TrustBundles) -> &'static str
 }
 
 #[test]
-fn each_domain_s_root_vouches_for_its_own_ids_only() {
+fn trap_11_each_domain_s_root_vouches_for_its_own_ids_only() {
     let (a, b) = (Ca::root("root a"), Ca::root("root b"));
     let both = bundles([a.bundle("a.test"), b.bundle("b.test")]);
     let of_b = "spiffe://b.test/ns/shop/sa/web";
@@ -42,7 +42,7 @@ fn a_domain_without_a_bundle_is_unknown_whoever_signed() {
 }
 
 #[test]
-fn two_roots_of_one_name_are_tried_in_any_order() {
+fn trap_15_two_roots_of_one_name_are_tried_in_any_order() {
     let (old, new) = (Ca::root("root"), Ca::root("root"));
     for trust in [bundle("a.test", &[&old, &new]), bundle("a.test", &[&new, &old])] {
         let trust = bundles([trust]);

@@ -56,7 +56,7 @@ fn the_test_itself_can_resume() {
 }
 
 #[test]
-fn our_server_never_resumes() {
+fn trap_48_our_server_never_resumes() {
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         let server = tls::server_config(&mesh().cart, tls::ClientCertificate::Optional, &[]).unwrap();
         assert_eq!(second(eager_client(&[version]), server), Some(HandshakeKind::Full), "{version:?}");
@@ -64,7 +64,7 @@ fn our_server_never_resumes() {
 }
 
 #[test]
-fn our_client_never_resumes() {
+fn trap_48_our_client_never_resumes() {
     let mesh = mesh();
     let mut client = mesh.client();
     client.alpn_protocols.clear();

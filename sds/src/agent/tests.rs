@@ -104,7 +104,7 @@ impl Running {
 }
 
 #[tokio::test]
-async fn a_token_gets_the_first_certificate_and_the_certificate_the_next() {
+async fn trap_14_a_token_gets_the_first_certificate_and_the_next_has_another_key() {
     let scripted = Scripted::start(Arc::new(Authority::new("a")), Behaviour::Issue(ID, 3600)).await;
     let home = Home::pinned(&scripted);
     let running = Running::start(home.agent());

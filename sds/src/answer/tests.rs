@@ -45,7 +45,7 @@ fn a_good_answer_becomes_the_identity() {
 }
 
 #[test]
-fn every_root_is_kept_and_none_presented() {
+fn trap_17_18_every_root_is_kept_and_none_presented() {
     let case = Case::new();
     let other = Authority::new("next");
     let mut answer = case.answer(ID);

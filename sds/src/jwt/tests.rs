@@ -54,7 +54,7 @@ fn jwks(name: &str, keys: Value) -> BTreeMap<String, String> {
 
 /// The standard's rules, one broken at a time.
 #[test]
-fn what_the_standard_does_not_allow_is_refused() {
+fn trap_44_what_the_standard_does_not_allow_is_refused() {
     let signer = Signer::new();
     let keys = jwks("a.test", json!([signer.jwk()]));
     let judge = |header: &Value, claims: &Value| {
@@ -108,6 +108,23 @@ fn trap_44_only_a_key_of_the_subjects_domain_and_for_tokens_verifies() {
     assert!(matches!(judge(&jwks("a.test", json!([x509]))), Err(TokenError::UnknownKey)));
     assert!(matches!(judge(&jwks("b.test", json!([signer.jwk()]))), Err(TokenError::UnknownTrustDomain(_))));
     assert!(matches!(judge(&jwks("a.test", json!([]))), Err(TokenError::UnknownKey)), "no keys, no trust");
+}
+
+/// Trap 45: what one entry of a key set is for must not cost the others, nor a number that is large.
+#[test]
+fn trap_45_entries_that_nobody_knows_cost_the_others_nothing() {
+    let signer = Signer::new();
+    let token = signer.token(&header(), &claims());
+    let novel = with(signer.jwk(), "use", json!("wit-svid"));
+    let odd = [novel, json!({"use": 7}), json!({}), json!(null), json!("key")];
+    let set = |keys: Vec<Value>| {
+        let text = json!({"keys": keys, "spiffe_sequence": u64::MAX, "spiffe_refresh_hint": 1.5, "more": []});
+        [("a.test".to_owned(), text.to_string())].into()
+    };
+    let judge = |keys: &BTreeMap<String, String>| validate(&token, "db", keys, at(NOW)).map(|_| ());
+    let all: Vec<Value> = odd.iter().cloned().chain([signer.jwk()]).collect();
+    assert!(judge(&set(all)).is_ok());
+    assert!(matches!(judge(&set(odd.to_vec())), Err(TokenError::UnknownKey)), "and verify nothing");
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn nothing_before_there_is_an_identity() {
 }
 
 #[test]
-fn an_expired_certificate_is_withheld_and_the_roots_are_not() {
+fn trap_21_an_expired_certificate_is_withheld_and_the_roots_are_not() {
     let (_, clock, feed) = feed(Some(Authority::new("a").identity(ID)));
     assert!(fixtures::view(&feed).is_whole());
     clock.set(START + 3541);

@@ -113,7 +113,7 @@ async fn trap_35_a_live_socket_is_not_taken_over() {
 }
 
 #[tokio::test]
-async fn calls_without_the_exact_header_are_invalid() {
+async fn trap_46_calls_without_the_exact_header_are_invalid() {
     let served = Served::start(Vec::new()).await;
     served.rotate();
     let mut client = served.workload();
@@ -150,7 +150,7 @@ async fn other_users_get_nothing() {
 }
 
 #[tokio::test]
-async fn an_svid_comes_at_once_and_again_at_each_change() {
+async fn trap_46_an_svid_comes_at_once_without_its_root_and_again_at_each_change() {
     let served = Served::start(Vec::new()).await;
     let early = served.workload().fetch_x509svid(call(X509svidRequest {})).await.unwrap_err();
     assert_eq!(early.code(), Code::Unavailable);
@@ -174,7 +174,7 @@ async fn an_svid_comes_at_once_and_again_at_each_change() {
 }
 
 #[tokio::test]
-async fn bundles_are_the_whole_map_and_survive_the_certificate() {
+async fn trap_46_bundles_are_the_whole_map_and_survive_the_certificate() {
     let served = Served::start(Vec::new()).await;
     served.rotate();
     served.clock.set(START + 100_000);

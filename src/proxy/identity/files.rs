@@ -124,3 +124,67 @@ fn parse(files: &FilesConfig, [chain, key, bundle]: &Contents, clock: &dyn Clock
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, IsCa, KeyPair, SanType};
+    use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
+
+    use super::*;
+    use crate::runtime::SystemClock;
+
+    /// The three files of a new identity below `root`, in a directory of their own.
+    fn write(dir: PathBuf, root: &CertifiedIssuer<'static, KeyPair>) -> PathBuf {
+        let (mut params, key) = (CertificateParams::default(), KeyPair::generate().unwrap());
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI("spiffe://a.test/web".try_into().unwrap())];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let leaf = params.signed_by(&key, root).unwrap();
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("cert.pem"), leaf.pem()).unwrap();
+        std::fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
+        std::fs::write(dir.join("roots.pem"), root.pem()).unwrap();
+        dir
+    }
+
+    /// Trap 32: the files stay the same links, what they lead to is swapped, more than once. Trap 33: a new certificate beside the
+    /// old key, and a file that is away for a moment, are no identity.
+    #[test]
+    fn trap_32_33_swapped_files_are_read_and_halves_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let swap = |to: &Path| {
+            symlink(to, at("..next")).unwrap();
+            std::fs::rename(at("..next"), at("..data")).unwrap();
+        };
+        swap(&write(at("1"), &root));
+        let [certificate, private_key, trust_bundle] = ["cert.pem", "key.pem", "roots.pem"].map(|name| {
+            symlink(Path::new("..data").join(name), at(name)).unwrap();
+            at(name)
+        });
+        let files = FilesConfig { certificate, private_key, trust_bundle };
+        let source = FileSource::open(&files, Arc::new(SystemClock)).unwrap();
+        let serial = || source.current().unwrap().svid.serial().to_owned();
+        let mut before = serial();
+        for next in ["2", "3"] {
+            swap(&write(at(next), &root));
+            assert_eq!(source.refresh(), Ok(true));
+            assert_ne!(std::mem::replace(&mut before, serial()), serial());
+        }
+        std::fs::copy(at("1").join("cert.pem"), at("3").join("cert.pem")).unwrap();
+        assert!(source.refresh().unwrap_err().contains("cert.pem"));
+        std::fs::remove_file(at("..data")).unwrap();
+        assert!(source.refresh().unwrap_err().contains("cannot read"));
+        assert_eq!(serial(), before, "the old pair stays");
+        swap(&at("1"));
+        assert_eq!(source.refresh(), Ok(true));
+    }
+}

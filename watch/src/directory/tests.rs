@@ -174,7 +174,7 @@ async fn changes_that_never_pause_are_an_alarm_and_heal() {
 }
 
 #[tokio::test]
-async fn a_config_map_swap_is_one_step() {
+async fn trap_32_a_config_map_swap_is_one_step() {
     let mut dir = Followed::start(&[], |home, _| {
         let config = home.join("config");
         for (version, name) in [("..v1", "one"), ("..v2", "two")] {
@@ -215,7 +215,7 @@ async fn a_directory_that_vanishes_or_empties_keeps_the_last_good_and_alarms() {
 }
 
 #[tokio::test]
-async fn a_directory_replaced_under_its_symlink_is_seen() {
+async fn trap_32_a_directory_replaced_under_its_symlink_is_seen() {
     let mut dir = Followed::start(&[("a.yaml", &policy("one"))], |home, config| {
         fs::create_dir(home.join("next")).expect("create");
         fs::write(home.join("next/a.yaml"), policy("two")).expect("write");

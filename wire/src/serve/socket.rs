@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn mode_is_exact_and_the_file_goes_with_the_owner() {
+    async fn trap_35_mode_is_exact_and_the_file_goes_with_the_owner() {
         let dir = tempfile::tempdir().unwrap();
         for mode in [0o600, 0o666] {
             let path = dir.path().join("a.sock");
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dead_socket_is_replaced_a_live_one_is_not() {
+    async fn trap_35_a_dead_socket_is_replaced_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
         // A std listener leaves its file behind when dropped, as a killed process does.

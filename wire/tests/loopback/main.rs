@@ -149,7 +149,7 @@ async fn a_rotated_certificate_serves_the_next_connection() {
 }
 
 #[tokio::test]
-async fn a_connection_ends_with_its_certificate() {
+async fn trap_48_a_connection_ends_with_its_certificate() {
     let ca = pki::Ca::new("cluster.local");
     let server = Server::start(&ca, quick()).await;
     let brief = ca.identity("ns/shop/sa/web", 4);

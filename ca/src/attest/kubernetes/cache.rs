@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flood_of_bad_tokens_is_bounded_and_pushes_no_good_one_out() {
+    async fn trap_40_a_flood_of_bad_tokens_is_bounded_and_pushes_no_good_one_out() {
         let cache = cached(100);
         cache.review("good", 100).await.unwrap();
         for number in 0..10_000 {

@@ -5,6 +5,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use palisade_policies::json::Strict;
 use serde_json::{Map, Value};
 
 /// More keys than a cluster has while it changes its own.
@@ -13,7 +14,7 @@ const MAX_KEYS: usize = 256;
 /// Why a key set is not used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum KeySetError {
-    #[error("it is no JSON object with a list `keys`")]
+    #[error("it is no JSON object with a list `keys` and each name once")]
     Shape,
     #[error("it has {0} keys, at most {MAX_KEYS} are read")]
     TooMany(usize),
@@ -61,7 +62,7 @@ pub(super) struct KeySet(Vec<Key>);
 impl KeySet {
     /// Reads a JWK set. Keys of other kinds or for other uses are left out, as RFC 7517, section 5 wants.
     pub(super) fn parse(text: &[u8]) -> Result<Self, KeySetError> {
-        let value: Value = serde_json::from_slice(text).map_err(|_| KeySetError::Shape)?;
+        let Strict(value) = serde_json::from_slice(text).map_err(|_| KeySetError::Shape)?;
         let keys = value.get("keys").and_then(Value::as_array).ok_or(KeySetError::Shape)?;
         if keys.len() > MAX_KEYS {
             return Err(KeySetError::TooMany(keys.len()));

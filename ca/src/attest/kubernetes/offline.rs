@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use palisade_policies::json::Strict;
 use serde_json::{Map, Value};
 
 use super::claims::{Expected, judge};
@@ -102,5 +103,35 @@ impl<'a> Parts<'a> {
 }
 
 fn object(part: &str) -> Option<Map<String, Value>> {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+    match serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()? {
+        Strict(Value::Object(map)) => Some(map),
+        Strict(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Traps 44 and 45: two readers of a name that stands twice may read two things.
+    #[test]
+    fn trap_44_45_a_name_that_stands_twice_says_nothing() {
+        let split = |header: &str, claims: &str| {
+            let [header, claims] = [header, claims].map(|text| URL_SAFE_NO_PAD.encode(text));
+            Parts::split(&format!("{header}.{claims}.AA")).map(|_| ())
+        };
+        let (header, claims) = (r#"{"alg":"ES256","kid":"k"}"#, r#"{"sub":"a","kubernetes.io":{"node":{"name":"n"}}}"#);
+        assert_eq!(split(header, claims), Ok(()));
+        for twice in [r#"{"alg":"none","alg":"ES256","kid":"k"}"#, r#"{"alg":"ES256","kid":"a","\u006bid":"k"}"#] {
+            assert_eq!(split(twice, claims), Err("token-malformed"), "{twice}");
+        }
+        for twice in [r#"{"sub":"a","sub":"b"}"#, r#"{"kubernetes.io":{"node":{"name":"n","name":"m"}}}"#, "[]"] {
+            assert_eq!(split(header, twice), Err("token-malformed"), "{twice}");
+        }
+        let key = r#"{"kty":"EC","crv":"P-256","kid":"k","x":"AQ","y":"AQ"}"#;
+        assert!(KeySet::parse(format!(r#"{{"keys":[{{"kty":"novel"}},{key}]}}"#).as_bytes()).is_ok());
+        let sets =
+            [format!(r#"{{"keys":[{key}],"keys":[{key}]}}"#), format!(r#"{{"keys":[{}]}}"#, key.replace("kid", "x"))];
+        assert!(sets.iter().all(|set| KeySet::parse(set.as_bytes()).is_err()));
+    }
 }

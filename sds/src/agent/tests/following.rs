@@ -42,6 +42,21 @@ async fn trap_28_a_new_trust_anchor_is_installed_and_reported_and_renews_nothing
     assert_eq!(digest(&home.agent()), installed, "a restart without the server has it too");
 }
 
+/// Trap 45: no keys mean that no token is trusted, and not that nothing has changed.
+#[tokio::test]
+async fn trap_45_a_key_set_without_keys_takes_the_place_of_the_one_before() {
+    let (scripted, home, running) = following().await;
+    let authority = scripted.authority.clone();
+    let known = |agent: &Agent| agent.inner.roster.now().jwks.get("a.test").cloned().unwrap_or_default();
+    for keys in [r#"{"keys":[{"kty":"EC"}],"spiffe_sequence":18446744073709551615}"#, r#"{"keys":[]}"#] {
+        scripted.tell(&[&authority], |state| state.bundle.as_mut().unwrap().jwt_jwks = keys.to_owned());
+        running.until("the keys", |agent| known(agent) == keys).await;
+    }
+    running.stop().await;
+    scripted.stop().await;
+    assert_eq!(known(&home.agent()), r#"{"keys":[]}"#, "after a restart without the server too");
+}
+
 #[tokio::test]
 async fn denied_serial_numbers_are_in_force_and_survive_a_restart_and_a_renewal() {
     let (scripted, home, running) = following().await;

@@ -92,6 +92,31 @@ async fn tokens_are_kept_for_half_their_life_and_for_all_of_it_without_the_serve
     scripted.stop().await;
 }
 
+/// Trap 25: a stream that ends makes its client connect again, and a thousand of them a storm.
+#[tokio::test]
+async fn trap_25_streams_outlive_the_server() {
+    let (scripted, home, running) = served().await;
+    let (send, requests) = tokio::sync::mpsc::unbounded_channel();
+    let ask = |name: &str, answering: &str| DiscoveryRequest {
+        resource_names: vec![name.to_owned()],
+        response_nonce: answering.to_owned(),
+        ..DiscoveryRequest::default()
+    };
+    send.send(ask("default", "")).unwrap();
+    let mut secrets = SecretDiscoveryServiceClient::new(channel::unix(home.config.socket.as_ref().unwrap()));
+    let requests = tokio_stream::wrappers::UnboundedReceiverStream::new(requests);
+    let mut stream = secrets.stream_secrets(requests).await.unwrap().into_inner();
+    let first = stream.message().await.unwrap().unwrap();
+    scripted.stop().await;
+    running.agent.renew_now();
+    running.until("a failed renewal", |agent| agent.health().last_error.is_some()).await;
+    running.until("alone", |agent| !agent.inner.following.load(std::sync::atomic::Ordering::Acquire)).await;
+    send.send(ask("ROOTCA", &first.nonce)).unwrap();
+    let second = timeout(Duration::from_secs(20), stream.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!((second.resources.len(), second.nonce == first.nonce), (1, false), "the same stream, and it answers");
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn trap_25_everybody_has_what_they_had_after_a_restart_without_the_server() {
     let (scripted, home, running) = served().await;

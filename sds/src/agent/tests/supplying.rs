@@ -108,15 +108,20 @@ async fn trap_26_an_old_certificate_stays_until_the_new_one_is_in_hand() {
     scripted.stop().await;
 }
 
+/// Trap 14: a new certificate for the old key helps nobody whose key was stolen.
 #[tokio::test]
-async fn a_tainted_authority_replaces_all_its_leaves_at_once() {
+async fn trap_14_a_tainted_authority_replaces_all_its_leaves_and_their_keys_at_once() {
     let (scripted, _home, running) = supplied(2).await;
     running.until("two", |agent| state(agent).svids.len() == 2).await;
+    let keys = || -> Vec<_> { state(&running.agent).svids.values().map(|h| h.svid.key().public_key_der()).collect() };
+    let mut all = keys();
     let first = serial(&running.agent, "w0000");
     let tainted = state(&running.agent).svids["w0000"].issuers.clone();
     let authority = scripted.authority.clone();
     scripted.tell(&[&authority], |state| state.tainted_authorities = tainted);
     running.until("replaced", |agent| serial(agent, "w0000") != first).await;
+    all.extend(keys());
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 4, "each has a key of its own");
     assert_eq!(scripted.batches(), [2, 2]);
     running.stop().await;
     scripted.stop().await;

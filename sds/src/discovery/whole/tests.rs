@@ -82,7 +82,7 @@ fn names(response: &DiscoveryResponse) -> Vec<String> {
 }
 
 #[test]
-fn the_first_request_is_answered_at_once_and_an_ack_is_not() {
+fn trap_24_the_first_request_is_answered_at_once_and_an_ack_is_not() {
     let mut case = Case::new();
     let response = case.send(first(&["default"])).unwrap();
     assert_eq!(names(&response), ["default"]);
@@ -132,6 +132,20 @@ fn trap_24_a_stale_nonce_changes_nothing() {
     assert_eq!(case.send(ack(&["default"], &new)), None);
     case.rotate();
     assert_eq!(names(&case.reply().unwrap()), ["default"], "the names of the stale message were not taken");
+}
+
+/// Trap 22: Envoy acknowledges an empty response, a secret of another name and one of another type, and uses none of them.
+#[test]
+fn trap_22_what_would_be_acknowledged_and_not_used_is_not_sent() {
+    for name in ["default", "ROOTCA", "ALL", "spiffe://a.test", ID] {
+        let response = Case::new().send(first(&[name])).unwrap();
+        assert_eq!(names(&response), [name]);
+        let kinds = [&response.type_url, &response.resources[0].type_url];
+        assert_eq!(kinds, [SECRET_TYPE_URL; 2]);
+    }
+    let mut case = Case::new();
+    let response = case.send(first(&["default"])).unwrap();
+    assert_eq!(case.send(ack(&["nobody's"], &response)), None, "nothing is no answer");
 }
 
 #[test]

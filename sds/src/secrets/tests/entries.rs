@@ -163,6 +163,27 @@ fn trap_21_a_certificate_out_of_its_dates_or_of_another_root_or_denied_is_withhe
     assert!(!served(), "another root");
 }
 
+/// Trap 47: in Envoy a list that lacks one authority or is out of date breaks every handshake, and the SPIFFE validator asks
+/// for none. So revocation is no list here: what is denied is withheld, and not a byte of the contexts changes.
+#[test]
+fn trap_47_no_context_holds_a_revocation_list() {
+    let federated = agents::Entry { federates_with: vec!["b.test".to_owned()], ..entry("two", &["s:2"]) };
+    let case = Case::new(vec![federated]);
+    let contexts = || {
+        let view = view_of(&case.feed, &["s:2"]);
+        ["ROOTCA", "ALL", "spiffe://a.test", "spiffe://b.test"].map(|name| context(&view, name))
+    };
+    let before = contexts();
+    assert!(before.iter().all(|context| context.crl.is_none() && !context.only_verify_leaf_cert_crl));
+    assert!(view_of(&case.feed, &["s:2"]).svids().unwrap().crl.is_empty());
+    let identity = case.source.current().unwrap();
+    let mut bundles = identity.bundles.as_ref().clone();
+    bundles.with_denied([case.roster.now().svids["two"].svid.serial().to_owned()].into());
+    case.source.set(Arc::new(Identity { svid: identity.svid.clone(), bundles: Arc::new(bundles) }));
+    assert!(view_of(&case.feed, &["s:2"]).resource("default").is_none(), "it is denied");
+    assert_eq!(contexts(), before);
+}
+
 trait Version {
     fn version(&self) -> String;
 }
