@@ -1,0 +1,113 @@
+//! Istio's ztunnel, unmodified, as a client of the authority: the most demanding there is, because it asks on behalf of the
+//! workloads of its node. It is asked itself what it holds (`/config_dump`).
+
+#![expect(clippy::indexing_slicing, reason = "tests")]
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+#[path = "interop_ztunnel/cluster.rs"]
+mod cluster;
+#[path = "interop_ztunnel/namespace.rs"]
+mod namespace;
+#[path = "interop_ztunnel/pods.rs"]
+mod pods;
+#[path = "interop_ztunnel/ztunnel.rs"]
+mod ztunnel;
+
+use cluster::Cluster;
+use palisade_tests::mesh::TRUST_DOMAIN;
+use pods::{Cni, Pods};
+use ztunnel::Ztunnel;
+
+const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+
+#[test]
+fn ztunnel_gets_the_certificates_of_its_node_and_renews_them() -> Result<()> {
+    const TEST: &str = "ztunnel_gets_the_certificates_of_its_node_and_renews_them";
+    let Some(binary) = ztunnel::binary(TEST) else { return Ok(()) };
+    if !namespace::inside(TEST)? {
+        return Ok(());
+    }
+    let cluster = Cluster::start(&[("web", "10.0.0.1", "worker-1"), ("db", "10.0.0.2", "worker-1")])?;
+    let told = [("web", "10.0.0.1", TRUST_DOMAIN), ("db", "10.0.0.2", TRUST_DOMAIN)];
+    let mut ztunnel = Ztunnel::start(&binary, &cluster, &told, 8)?;
+    for id in [WEB, "spiffe://cluster.local/ns/shop/sa/db"] {
+        let held = ztunnel.certificate(&cluster, id)?;
+        assert_eq!(held.peer.id().as_str(), id);
+        assert_eq!((held.chain.len(), held.roots.len()), (2, 1), "leaf and intermediate; the root apart");
+        assert!(!held.chain.contains(&held.roots[0]));
+    }
+    let first = ztunnel.certificate(&cluster, WEB)?;
+    assert_eq!(ztunnel.renewed(&cluster, &first)?.peer.id().as_str(), WEB);
+    Ok(())
+}
+
+#[test]
+fn ztunnel_says_what_it_is_refused() -> Result<()> {
+    const TEST: &str = "ztunnel_says_what_it_is_refused";
+    let Some(binary) = ztunnel::binary(TEST) else { return Ok(()) };
+    if !namespace::inside(TEST)? {
+        return Ok(());
+    }
+    let cluster = Cluster::start(&[("web", "10.0.0.1", "worker-1"), ("bank", "10.0.0.2", "worker-2")])?;
+    let told =
+        [("web", "10.0.0.1", TRUST_DOMAIN), ("bank", "10.0.0.2", TRUST_DOMAIN), ("far", "10.0.0.3", "other.example")];
+    let mut ztunnel = Ztunnel::start(&binary, &cluster, &told, 60)?;
+    for (id, reason) in [
+        ("spiffe://cluster.local/ns/shop/sa/bank", "impersonation-not-on-node"),
+        ("spiffe://other.example/ns/shop/sa/far", "impersonation-foreign-trust-domain"),
+    ] {
+        let state = ztunnel.until("a refusal", id, |state| {
+            state["state"].as_str().filter(|state| state.starts_with("Unavailable")).map(str::to_owned)
+        })?;
+        assert!(state.contains("permission") && state.contains(reason), "{state}");
+    }
+    ztunnel.certificate(&cluster, WEB)?;
+    Ok(())
+}
+
+/// Two pods, one ztunnel, and requests without a pause, every other one with a handshake: none may fail while the root is replaced,
+/// nor when the authority has forgotten the old one.
+#[test]
+fn ztunnel_carries_traffic_through_a_rotation_of_the_root() -> Result<()> {
+    const TEST: &str = "ztunnel_carries_traffic_through_a_rotation_of_the_root";
+    let Some(binary) = ztunnel::binary(TEST) else { return Ok(()) };
+    if !namespace::inside(TEST)? {
+        return Ok(());
+    }
+    let cluster = Cluster::start(&[("web", "10.0.0.1", "worker-1"), ("db", "10.0.0.2", "worker-1")])?;
+    let (pods, cni) = (Pods::new()?, Cni::listen(&cluster.file("cni.sock"))?);
+    let told = [("web", "10.0.0.1", TRUST_DOMAIN), ("db", "10.0.0.2", TRUST_DOMAIN)];
+    let mut ztunnel = Ztunnel::start(&binary, &cluster, &told, 12)?;
+    let _conversation = pods.hand_over(&cni)?;
+    pods.until_served();
+    let old = ztunnel.certificate(&cluster, WEB)?;
+
+    let rotate = cluster.mesh.palisade(&["ca", "rotate", "--auto"])?;
+    ensure!(rotate.status.success(), "{}", String::from_utf8_lossy(&rotate.stderr));
+    let (began, mut requests) = (Instant::now(), 0);
+    let new = loop {
+        requests += 1;
+        pods.request().map_err(|error| error.context(format!("request {requests}; log:\n{}", ztunnel.log())))?;
+        cluster.distribute_roots()?;
+        let held = ztunnel.certificate(&cluster, WEB)?;
+        if held.roots.len() == 1 && held.roots != old.roots {
+            break held;
+        }
+        ensure!(began.elapsed() < Duration::from_secs(120), "{requests} requests, and {} roots", held.roots.len());
+    };
+    assert!(new.chain[1] != old.chain[1], "signed by the new authority");
+    ztunnel.renewed(&cluster, &new)?;
+    pods.request()?;
+    let log = ztunnel.log();
+    for peer in [
+        r#"src.identity="spiffe://cluster.local/ns/shop/sa/web""#,
+        r#"dst.identity="spiffe://cluster.local/ns/shop/sa/db""#,
+    ] {
+        assert!(log.contains(peer), "{peer} in:\n{log}");
+    }
+    assert!(!log.contains("certificate renewal failed") && !log.contains("handshake error"), "{log}");
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! What a cluster would say to the authority and to ztunnel: tokens, who runs where, which roots hold.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use palisade_tests::mesh::Mesh;
+use rcgen::{KeyPair, PublicKeyData as _};
+use serde_json::{Value, json};
+
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+const CA_YAML: &str = "attestors:
+  kubernetes:
+    issuer: https://kubernetes.default.svc.cluster.local
+    jwks: jwks.json
+    trustedNodeAccounts: [istio-system/ztunnel]
+";
+
+/// The node of the ztunnel.
+pub(crate) const NODE: &str = "worker-1";
+
+/// A server that believes the cluster's tokens, and the files that a pod of ztunnel has.
+pub(crate) struct Cluster {
+    pub(crate) mesh: Mesh,
+    token: String,
+}
+
+impl Cluster {
+    /// `workloads` are account (and name) in the namespace `shop`, address and node each.
+    pub(crate) fn start(workloads: &[(&str, &str, &str)]) -> Result<Self> {
+        let (token, jwks) = issue()?;
+        let entries: Vec<String> = workloads.iter().map(|(name, address, node)| entry(name, address, node)).collect();
+        let files = [("ca.yaml", CA_YAML), ("jwks.json", &jwks), ("workloads.yaml", &entries.join("---\n"))];
+        let mut mesh = Mesh::new(&files)?;
+        mesh.start_server()?;
+        let cluster = Self { mesh, token };
+        cluster.distribute_roots()?;
+        fs::write(cluster.file("token"), &cluster.token)?;
+        Ok(cluster)
+    }
+
+    /// A path in the directory of the pod, which is made.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        let directory = self.mesh.path().join("ztunnel");
+        let _ = fs::create_dir(&directory);
+        directory.join(name)
+    }
+
+    /// Every root that the bundle has now, as PEM.
+    pub(crate) fn roots(&self) -> Result<Vec<String>> {
+        let journal: Value = serde_json::from_slice(&fs::read(self.mesh.path().join("server/ca/authorities.json"))?)?;
+        let authorities = journal["authorities"].as_array().context("no authorities")?;
+        let roots = authorities.iter().filter_map(|authority| authority["roots"].as_array()).flatten();
+        Ok(roots.filter_map(Value::as_str).map(str::to_owned).collect())
+    }
+
+    /// Writes the roots where ztunnel reads them, as Istio's ConfigMap of every namespace does.
+    pub(crate) fn distribute_roots(&self) -> Result<()> {
+        replace(&self.file("root-cert.pem"), &self.roots()?.concat())
+    }
+}
+
+fn replace(path: &Path, text: &str) -> Result<()> {
+    let temporary = path.with_extension("new");
+    fs::write(&temporary, text)?;
+    Ok(fs::rename(temporary, path)?)
+}
+
+fn entry(name: &str, address: &str, node: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: {name}, namespace: shop}}\n\
+         spec: {{address: {address}, serviceAccount: {name}, labels: {{kubernetes.io/hostname: {node}}}}}\n"
+    )
+}
+
+/// The token that the kubelet projects into ztunnel's pod, and the keys of its issuer.
+fn issue() -> Result<(String, String)> {
+    let key = KeyPair::generate()?;
+    let (x, y) = key.der_bytes().get(1..).context("a point")?.split_at(32);
+    let [x, y] = [x, y].map(|part| URL_SAFE_NO_PAD.encode(part));
+    let jwks = json!({"keys": [{"kty": "EC", "use": "sig", "kid": "k", "crv": "P-256", "x": x, "y": y}]});
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let claims = json!({
+        "iss": ISSUER, "aud": ["istio-ca"], "iat": now, "nbf": now, "exp": now + 3_600,
+        "sub": "system:serviceaccount:istio-system:ztunnel",
+        "kubernetes.io": {
+            "namespace": "istio-system", "serviceaccount": {"name": "ztunnel", "uid": "2b4e"},
+            "pod": {"name": "ztunnel-x7", "uid": "9d1c"}, "node": {"name": NODE, "uid": "77aa"},
+        },
+    });
+    let header = Header { kid: Some("k".to_owned()), ..Header::new(Algorithm::ES256) };
+    let token = encode(&header, &claims, &EncodingKey::from_ec_der(&key.serialize_der()))?;
+    Ok((token, jwks.to_string()))
+}
