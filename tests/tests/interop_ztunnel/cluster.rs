@@ -1,14 +1,15 @@
 //! What a cluster would say to the authority and to ztunnel: tokens, who runs where, which roots hold.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use palisade_tests::mesh::Mesh;
+use palisade_tests::mesh::{Agent, Mesh};
+use palisade_tests::poll;
 use rcgen::{KeyPair, PublicKeyData as _};
 use serde_json::{Value, json};
 
@@ -23,31 +24,35 @@ const CA_YAML: &str = "attestors:
 /// The node of the ztunnel.
 pub(crate) const NODE: &str = "worker-1";
 
-/// A server that believes the cluster's tokens, and the files that a pod of ztunnel has.
+/// A server that believes the cluster's tokens, and the files that a pod of ztunnel has: its token, and the roots that an agent
+/// of ours keeps up to date.
 pub(crate) struct Cluster {
     pub(crate) mesh: Mesh,
-    token: String,
+    _agent: Agent,
 }
 
 impl Cluster {
-    /// `workloads` are account (and name) in the namespace `shop`, address and node each.
-    pub(crate) fn start(workloads: &[(&str, &str, &str)]) -> Result<Self> {
+    /// `workloads` are account (and name) in the namespace `shop`, address and node each; no certificate lasts longer than `life`.
+    pub(crate) fn start(workloads: &[(&str, &str, &str)], life: &str) -> Result<Self> {
         let (token, jwks) = issue()?;
         let entries: Vec<String> = workloads.iter().map(|(name, address, node)| entry(name, address, node)).collect();
         let files = [("ca.yaml", CA_YAML), ("jwks.json", &jwks), ("workloads.yaml", &entries.join("---\n"))];
         let mut mesh = Mesh::new(&files)?;
+        mesh.server_flags = ["--leaf-ttl", life, "--max-leaf-ttl", life].map(str::to_owned).into();
         mesh.start_server()?;
-        let cluster = Self { mesh, token };
-        cluster.distribute_roots()?;
-        fs::write(cluster.file("token"), &cluster.token)?;
-        Ok(cluster)
+        let trust = mesh.path().join("ztunnel/trust");
+        fs::create_dir_all(&trust)?;
+        fs::write(mesh.path().join("ztunnel/token"), token)?;
+        mesh.flags = ["--write-svid", &trust.to_string_lossy()].map(str::to_owned).into();
+        let agent = mesh.start_agent("infra", "node")?;
+        mesh.flags.clear();
+        poll("the agent's files", || fs::read(trust.join("bundle.pem")));
+        Ok(Self { mesh, _agent: agent })
     }
 
-    /// A path in the directory of the pod, which is made.
+    /// A path in the directory of the pod.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
-        let directory = self.mesh.path().join("ztunnel");
-        let _ = fs::create_dir(&directory);
-        directory.join(name)
+        self.mesh.path().join("ztunnel").join(name)
     }
 
     /// Every root that the bundle has now, as PEM.
@@ -57,17 +62,6 @@ impl Cluster {
         let roots = authorities.iter().filter_map(|authority| authority["roots"].as_array()).flatten();
         Ok(roots.filter_map(Value::as_str).map(str::to_owned).collect())
     }
-
-    /// Writes the roots where ztunnel reads them, as Istio's ConfigMap of every namespace does.
-    pub(crate) fn distribute_roots(&self) -> Result<()> {
-        replace(&self.file("root-cert.pem"), &self.roots()?.concat())
-    }
-}
-
-fn replace(path: &Path, text: &str) -> Result<()> {
-    let temporary = path.with_extension("new");
-    fs::write(&temporary, text)?;
-    Ok(fs::rename(temporary, path)?)
 }
 
 fn entry(name: &str, address: &str, node: &str) -> String {

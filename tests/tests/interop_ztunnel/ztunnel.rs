@@ -34,13 +34,8 @@ pub(crate) struct Ztunnel {
 }
 
 impl Ztunnel {
-    /// Starts it for workloads of its node: name (and account), address and trust domain each, and certificates for `seconds`.
-    pub(crate) fn start(
-        binary: &Path,
-        cluster: &Cluster,
-        workloads: &[(&str, &str, &str)],
-        seconds: u32,
-    ) -> Result<Self> {
+    /// Starts it for workloads of its node: name (and account), address and trust domain each. It asks for certificates of a day.
+    pub(crate) fn start(binary: &Path, cluster: &Cluster, workloads: &[(&str, &str, &str)]) -> Result<Self> {
         let (log, local) = (cluster.file("log"), cluster.file("workloads.yaml"));
         let entries: String =
             workloads.iter().map(|(name, address, domain)| local_entry(name, address, domain)).collect();
@@ -50,7 +45,7 @@ impl Ztunnel {
             .env_clear()
             .env("RUST_LOG", "info")
             .env("CA_ADDRESS", format!("https://localhost:{}", server.port()))
-            .env("CA_ROOT_CA", cluster.file("root-cert.pem"))
+            .env("CA_ROOT_CA", cluster.file("trust/bundle.pem"))
             .env("AUTH_TOKEN", cluster.file("token"))
             .env("CLUSTER_ID", "Kubernetes")
             .env("NODE_NAME", NODE)
@@ -58,7 +53,6 @@ impl Ztunnel {
             .env("XDS_ADDRESS", "")
             .env("LOCAL_XDS_PATH", &local)
             .env("INPOD_UDS", cluster.file("cni.sock"))
-            .env("SECRET_TTL", format!("{seconds}s"))
             .env("IPV6_ENABLED", "false")
             // Traffic enters here, so that nobody has to redirect it by packet filter; it leaves from ztunnel's own port.
             .env("UNSTABLE_ENABLE_SOCKS5", "true")
