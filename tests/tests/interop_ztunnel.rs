@@ -60,12 +60,30 @@ fn ztunnel_says_what_it_is_refused() -> Result<()> {
         ("spiffe://cluster.local/ns/shop/sa/bank", "impersonation-not-on-node"),
         ("spiffe://other.example/ns/shop/sa/far", "impersonation-foreign-trust-domain"),
     ] {
-        let state = ztunnel.until("a refusal", id, |state| {
-            state["state"].as_str().filter(|state| state.starts_with("Unavailable")).map(str::to_owned)
-        })?;
+        let state = ztunnel.refused(id)?;
         assert!(state.contains("permission") && state.contains(reason), "{state}");
     }
     ztunnel.certificate(&cluster, WEB)?;
+    Ok(())
+}
+
+#[test]
+fn ztunnel_goes_on_when_its_token_is_good_again() -> Result<()> {
+    const TEST: &str = "ztunnel_goes_on_when_its_token_is_good_again";
+    let Some(binary) = ztunnel::binary(TEST) else { return Ok(()) };
+    if !namespace::inside(TEST)? {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(&[("web", "10.0.0.1", "worker-1")], "60s")?;
+    let token = cluster.project_token("somebody-else")?;
+    let mut ztunnel = Ztunnel::start(&binary, &cluster, &[("web", "10.0.0.1", TRUST_DOMAIN)])?;
+    let state = ztunnel.refused(WEB)?;
+    assert!(state.contains("attestation failed"), "{state}");
+    cluster.project_token("istio-ca")?;
+    ztunnel.certificate(&cluster, WEB)?;
+    for text in [state, ztunnel.log(), cluster.mesh.server()?.log()] {
+        assert!(!text.contains(&token), "the token is in {text}");
+    }
     Ok(())
 }
 

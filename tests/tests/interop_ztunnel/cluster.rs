@@ -28,26 +28,35 @@ pub(crate) const NODE: &str = "worker-1";
 /// of ours keeps up to date.
 pub(crate) struct Cluster {
     pub(crate) mesh: Mesh,
+    issuer: KeyPair,
     _agent: Agent,
 }
 
 impl Cluster {
     /// `workloads` are account (and name) in the namespace `shop`, address and node each; no certificate lasts longer than `life`.
     pub(crate) fn start(workloads: &[(&str, &str, &str)], life: &str) -> Result<Self> {
-        let (token, jwks) = issue()?;
+        let issuer = KeyPair::generate()?;
         let entries: Vec<String> = workloads.iter().map(|(name, address, node)| entry(name, address, node)).collect();
-        let files = [("ca.yaml", CA_YAML), ("jwks.json", &jwks), ("workloads.yaml", &entries.join("---\n"))];
+        let files = [("ca.yaml", CA_YAML), ("jwks.json", &jwks(&issuer)?), ("workloads.yaml", &entries.join("---\n"))];
         let mut mesh = Mesh::new(&files)?;
         mesh.server_flags = ["--leaf-ttl", life, "--max-leaf-ttl", life].map(str::to_owned).into();
         mesh.start_server()?;
         let trust = mesh.path().join("ztunnel/trust");
         fs::create_dir_all(&trust)?;
-        fs::write(mesh.path().join("ztunnel/token"), token)?;
         mesh.flags = ["--write-svid", &trust.to_string_lossy()].map(str::to_owned).into();
         let agent = mesh.start_agent("infra", "node")?;
         mesh.flags.clear();
         poll("the agent's files", || fs::read(trust.join("bundle.pem")));
-        Ok(Self { mesh, _agent: agent })
+        let cluster = Self { mesh, issuer, _agent: agent };
+        cluster.project_token("istio-ca")?;
+        Ok(cluster)
+    }
+
+    /// Puts a fresh token into ztunnel's pod, as the kubelet does; also returns it.
+    pub(crate) fn project_token(&self, audience: &str) -> Result<String> {
+        let token = token(&self.issuer, audience)?;
+        fs::write(self.file("token"), &token)?;
+        Ok(token)
     }
 
     /// A path in the directory of the pod.
@@ -71,15 +80,17 @@ fn entry(name: &str, address: &str, node: &str) -> String {
     )
 }
 
-/// The token that the kubelet projects into ztunnel's pod, and the keys of its issuer.
-fn issue() -> Result<(String, String)> {
-    let key = KeyPair::generate()?;
+/// The keys of the cluster's token issuer.
+fn jwks(key: &KeyPair) -> Result<String> {
     let (x, y) = key.der_bytes().get(1..).context("a point")?.split_at(32);
     let [x, y] = [x, y].map(|part| URL_SAFE_NO_PAD.encode(part));
-    let jwks = json!({"keys": [{"kty": "EC", "use": "sig", "kid": "k", "crv": "P-256", "x": x, "y": y}]});
+    Ok(json!({"keys": [{"kty": "EC", "use": "sig", "kid": "k", "crv": "P-256", "x": x, "y": y}]}).to_string())
+}
+
+fn token(key: &KeyPair, audience: &str) -> Result<String> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let claims = json!({
-        "iss": ISSUER, "aud": ["istio-ca"], "iat": now, "nbf": now, "exp": now + 3_600,
+        "iss": ISSUER, "aud": [audience], "iat": now, "nbf": now, "exp": now + 3_600,
         "sub": "system:serviceaccount:istio-system:ztunnel",
         "kubernetes.io": {
             "namespace": "istio-system", "serviceaccount": {"name": "ztunnel", "uid": "2b4e"},
@@ -87,6 +98,5 @@ fn issue() -> Result<(String, String)> {
         },
     });
     let header = Header { kid: Some("k".to_owned()), ..Header::new(Algorithm::ES256) };
-    let token = encode(&header, &claims, &EncodingKey::from_ec_der(&key.serialize_der()))?;
-    Ok((token, jwks.to_string()))
+    Ok(encode(&header, &claims, &EncodingKey::from_ec_der(&key.serialize_der()))?)
 }

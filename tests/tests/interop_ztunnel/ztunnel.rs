@@ -85,6 +85,14 @@ impl Ztunnel {
         Certificate::read(&state, &cluster.roots()?)
     }
 
+    /// Waits until there is none of the identity, and returns why, as ztunnel says it.
+    pub(crate) fn refused(&mut self, id: &str) -> Result<String> {
+        let why = |state: &Value| {
+            state["state"].as_str().and_then(|state| state.strip_prefix("Unavailable: ")).map(str::to_owned)
+        };
+        self.until("a refusal", id, why)
+    }
+
     /// Waits for the successor of a certificate.
     pub(crate) fn renewed(&mut self, cluster: &Cluster, before: &Certificate) -> Result<Certificate> {
         let id = before.peer.id().to_string();
