@@ -7,6 +7,8 @@
 mod envoy;
 #[path = "interop_sds/mesh.rs"]
 mod mesh;
+#[path = "interop_sds/names.rs"]
+mod names;
 #[path = "interop_sds/node.rs"]
 mod node;
 #[path = "interop_sds/peer.rs"]

@@ -31,7 +31,20 @@ pub(crate) struct Envoy(envoy::Envoy);
 
 impl Envoy {
     pub(crate) fn start(binary: &Path, socket: &Path, protocol: Protocol, upstream: SocketAddr) -> Self {
-        Self(envoy::Envoy::start(binary, &bootstrap(socket, protocol, upstream)).expect("Envoy starts"))
+        Self::start_with(binary, socket, protocol, upstream, |_| {})
+    }
+
+    /// The same after a change of the bootstrap.
+    pub(crate) fn start_with(
+        binary: &Path,
+        socket: &Path,
+        protocol: Protocol,
+        upstream: SocketAddr,
+        change: impl FnOnce(&mut Value),
+    ) -> Self {
+        let mut bootstrap = bootstrap(socket, protocol, upstream);
+        change(&mut bootstrap);
+        Self(envoy::Envoy::start(binary, &bootstrap).expect("Envoy starts"))
     }
 
     /// The mTLS port, once it is open: Envoy opens it when the secrets have come.

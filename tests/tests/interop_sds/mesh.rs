@@ -1,6 +1,7 @@
 //! The real authority on a real port; it can be taken away and brought back.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub(crate) const FRONT: &str = "spiffe://a.test/ns/web/sa/front";
 pub(crate) struct Mesh {
     directory: tempfile::TempDir,
     address: SocketAddr,
+    cacerts: Option<PathBuf>,
     running: Option<Running>,
 }
 
@@ -33,8 +35,14 @@ struct Running {
 
 impl Mesh {
     pub(crate) async fn start() -> Self {
+        Self::start_under(None).await
+    }
+
+    /// An authority that signs with somebody else's certificate and key, if there is such a directory.
+    pub(crate) async fn start_under(cacerts: Option<&Path>) -> Self {
         let directory = tempfile::tempdir().expect("directory");
-        let mut mesh = Self { directory, address: SocketAddr::from(([127, 0, 0, 1], 0)), running: None };
+        let (address, cacerts) = (SocketAddr::from(([127, 0, 0, 1], 0)), cacerts.map(Path::to_path_buf));
+        let mut mesh = Self { directory, address, cacerts, running: None };
         mesh.bring_back().await;
         mesh
     }
@@ -42,7 +50,8 @@ impl Mesh {
     /// Opens the authority from its directory, on the port it had before.
     pub(crate) async fn bring_back(&mut self) {
         let domain = TrustDomain::parse("a.test").expect("trust domain");
-        let config = CaConfig::new(self.directory.path().join("ca"), domain);
+        let mut config = CaConfig::new(self.directory.path().join("ca"), domain);
+        config.cacerts.clone_from(&self.cacerts);
         let authority = Authority::open(config, Arc::new(SystemClock)).await.expect("an authority");
         let listener = TcpListener::bind(self.address).await.expect("the port");
         self.address = listener.local_addr().expect("address");

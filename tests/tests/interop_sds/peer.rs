@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use palisade_identity::tls::{self, ClientCertificate, ExpectPeer};
 use palisade_identity::{Identity, SpiffeId, SvidSource, UnixTime};
-use palisade_sds::Agent;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -138,7 +137,7 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    pub(crate) async fn start(agent: Agent) -> Self {
+    pub(crate) async fn start(identity: impl SvidSource + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
         let address = listener.local_addr().expect("address");
         let shutdown = CancellationToken::new();
@@ -151,7 +150,7 @@ impl Upstream {
                 };
                 let (tcp, _) = accepted.expect("accept");
                 // A client that leaves early is its own affair: the test sees what is missing.
-                let _ = tell(tcp, &agent).await;
+                let _ = tell(tcp, &identity).await;
             }
         });
         Self { address, shutdown, task }
@@ -163,8 +162,8 @@ impl Upstream {
     }
 }
 
-async fn tell(tcp: TcpStream, agent: &Agent) -> io::Result<()> {
-    let identity = agent.current().expect("an identity");
+async fn tell(tcp: TcpStream, identity: &impl SvidSource) -> io::Result<()> {
+    let identity = identity.current().expect("an identity");
     let config = tls::server_config(&identity, ClientCertificate::Required, &[]).expect("TLS");
     let mut stream = TlsAcceptor::from(Arc::new(config)).accept(tcp).await?;
     let peer = tls::peer(stream.get_ref().1, &identity.bundles, UnixTime::now()).map_err(io::Error::other)?;
