@@ -127,7 +127,7 @@ pub(super) struct Parts<'a> {
 }
 
 /// The active signer certified by the old roots whose keys are at hand, as many as a chain has room for, newest first; and those
-/// roots. A signer of another kind of key than our own is not certified.
+/// roots.
 pub(super) fn crosses(realm: &Realm, hands: &Hands, now: u64) -> Vec<CertificateDer<'static>> {
     let room = MAX_CHAIN_CERTIFICATES.saturating_sub(realm.signer.chain.len() + 2) / 2;
     let old: Vec<_> = realm.journal.old().filter(|old| !old.tainted).collect();
@@ -136,7 +136,7 @@ pub(super) fn crosses(realm: &Realm, hands: &Hands, now: u64) -> Vec<Certificate
         roots.filter(|root| (root.not_before..root.not_after).contains(&now) && root.certificate != realm.anchor);
     let (mut crosses, mut anchors) = (Vec::new(), Vec::new());
     for root in usable.take(room) {
-        if let Ok(cross) = root.intermediate(Arc::clone(realm.signer.key()), now) {
+        if let Ok(cross) = root.certify(&realm.signer, now) {
             crosses.push(cross);
             anchors.push(root.certificate.clone());
         }
