@@ -21,7 +21,7 @@ use buckets::Buckets;
 use queue::FairQueue;
 pub(crate) use queue::Turn;
 
-use crate::attest::Attested;
+use crate::attest::{Attested, certificate};
 
 /// Requests worked on at once: enough that all of one flush to disk gather in it.
 const IN_FLIGHT: usize = 512;
@@ -123,7 +123,7 @@ impl Admission {
 
     /// Takes a certificate from the budget of who was attested. Of an account that many pods have, each pod has its own.
     pub(crate) fn charge(&self, attested: &Attested) -> Result<(), Later> {
-        if attested.attestor == "certificate" {
+        if attested.attestor == certificate::NAME {
             return Ok(());
         }
         let pod = attested.kubernetes.as_ref().and_then(|holder| holder.pod.as_ref());

@@ -146,11 +146,35 @@ pub struct Revocation {
 
 /// Which certificates are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// All of an ID that have not expired.
+pub enum Target {
+    /// All of an ID.
     Id(String),
-    /// The one with this serial number, lower-case hex.
+    /// The one with this serial number, lower-case hex of whole octets.
     Serial(String),
+}
+
+impl Target {
+    /// The certificate with a serial number as people write it: hexadecimal, colons and case as one likes. `None` if it is none.
+    #[must_use]
+    pub fn serial(text: &str) -> Option<Self> {
+        let digits: String = text.chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase();
+        let digits = digits.trim_start_matches("0x").trim_start_matches('0');
+        if digits.is_empty() || digits.len() > 40 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        Some(Self::Serial(if digits.len() % 2 == 1 { format!("0{digits}") } else { digits.to_owned() }))
+    }
+}
+
+/// Which issuances are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IssuanceQuery {
+    /// Those of an ID or with a serial number; all without one.
+    pub target: Option<Target>,
+    /// Those of this time and later, unix seconds.
+    pub since: i64,
+    /// The newest so many.
+    pub limit: u32,
 }
 
 /// A join token as it is kept: never the secret.

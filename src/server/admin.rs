@@ -10,14 +10,14 @@ use palisade_identity::SpiffeId;
 use palisade_wire::admin::admin_server::Admin;
 use palisade_wire::admin::{
     AuditQuery, Authorities, CreateEntryRequest, CreateJoinTokenRequest, CreateJoinTokenResponse, DeleteEntryRequest,
-    DeleteEntryResponse, GetAuthoritiesRequest, ListEntriesRequest, ListEntriesResponse,
-    ListRevokedCertificatesRequest, RegistrationEntry, RevokeCertificatesRequest, RevokedCertificates,
-    RotateAuthoritiesRequest,
+    DeleteEntryResponse, GetAuthoritiesRequest, GetBundleRequest, ListEntriesRequest, ListEntriesResponse,
+    ListIssuancesRequest, ListRevokedCertificatesRequest, RegistrationEntry, RevokeCertificatesRequest,
+    RevokedCertificates, RotateAuthoritiesRequest, TrustBundle,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::authorities;
+use super::{authorities, issuances};
 
 /// Audit queries, join tokens, registration entries, authorities and revocation.
 pub(super) struct AdminService {
@@ -32,6 +32,7 @@ pub(super) struct AdminService {
 impl Admin for AdminService {
     type QueryAuditStream = Answers;
     type FollowAuditStream = Answers;
+    type ListIssuancesStream = issuances::Answers;
 
     async fn query_audit(&self, request: Request<AuditQuery>) -> Result<Response<Answers>, Status> {
         Ok(Response::new(self.audit.query(request.into_inner()).await?))
@@ -100,5 +101,16 @@ impl Admin for AdminService {
         _: Request<ListRevokedCertificatesRequest>,
     ) -> Result<Response<RevokedCertificates>, Status> {
         authorities::revoked(&self.authority).await.map(Response::new)
+    }
+
+    async fn list_issuances(
+        &self,
+        request: Request<ListIssuancesRequest>,
+    ) -> Result<Response<issuances::Answers>, Status> {
+        issuances::list(&self.authority, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_bundle(&self, _: Request<GetBundleRequest>) -> Result<Response<TrustBundle>, Status> {
+        Ok(Response::new(issuances::bundle(&self.authority)))
     }
 }

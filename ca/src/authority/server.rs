@@ -17,7 +17,7 @@ use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::hands::Hands;
-use super::issue::{RowFacts, row};
+use super::issue::{RowFacts, SELF_ATTESTOR, row};
 use super::{Authority, Realm};
 use crate::config::CaConfig;
 use crate::leaf::{self, LeafError, LeafSpec, Lifetimes};
@@ -163,7 +163,7 @@ pub(super) async fn issue(
     let leaf = leaf::issue(&spec, &key.public_key_der(), &realm.signer)?;
     let facts = RowFacts {
         caller: String::new(),
-        attestor: "self",
+        attestor: SELF_ATTESTOR,
         requested_ttl: 0,
         key_sha256: hex(&sha256(&key.public_key_der())),
         entry: String::new(),
