@@ -188,9 +188,18 @@ pub(crate) struct TokenRow {
 }
 
 enum Write {
-    Issuance { row: IssuanceRow, evidence: Evidence },
+    Issuance {
+        row: IssuanceRow,
+        evidence: Evidence,
+    },
     Token(TokenRow),
-    Revoke { target: Target, reason: String, now: i64 },
+    Revoke {
+        target: Target,
+        reason: String,
+        now: i64,
+    },
+    /// Nothing that stays: a row, and its end.
+    Probe,
 }
 
 /// What an issuance uses up or relies on, judged in the transaction that records it.
@@ -249,6 +258,11 @@ impl Store {
     /// Whether the last write failed.
     pub(crate) fn failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Tries to write, so that [`failing`](Self::failing) ends by itself: who is taken for unable is asked for nothing.
+    pub(crate) async fn probe(&self) -> Result<(), StoreError> {
+        self.write(Write::Probe).await
     }
 
     /// Makes an issuance durable, using up its evidence in the same transaction: both or neither.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use palisade_audit::{AdminAudit, Answers};
-use palisade_ca::{Authority, Entries};
+use palisade_ca::{Authority, Entries, JoinTokenError};
 use palisade_identity::SpiffeId;
 use palisade_wire::admin::admin_server::Admin;
 use palisade_wire::admin::{
@@ -69,11 +69,13 @@ impl Admin for AdminService {
         let id = SpiffeId::parse(&spiffe_id)
             .map_err(|error| Status::invalid_argument(format!("`{spiffe_id}` is not a SPIFFE ID: {error}")))?;
         let ttl = Duration::from_secs(u64::try_from(ttl_seconds).unwrap_or_default());
-        let made = self
-            .authority
-            .create_join_token(&id, ttl)
-            .await
-            .map_err(|error| Status::invalid_argument(crate::exit::chain(&error)))?;
+        let made = self.authority.create_join_token(&id, ttl).await.map_err(|error| {
+            let text = crate::exit::chain(&error);
+            match error {
+                JoinTokenError::Store(_) | JoinTokenError::Random(_) => Status::internal(text),
+                _ => Status::invalid_argument(text),
+            }
+        })?;
         let expires_unix = i64::try_from(made.expires.as_secs()).unwrap_or(i64::MAX);
         Ok(Response::new(CreateJoinTokenResponse { token: made.token.to_string(), expires_unix }))
     }

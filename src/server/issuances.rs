@@ -21,7 +21,7 @@ pub(super) type Answers = Pin<Box<dyn Stream<Item = Result<Issuance, Status>> + 
 pub(super) async fn list(authority: &Authority, request: ListIssuancesRequest) -> Result<Answers, Status> {
     let limit = if request.limit == 0 { DEFAULT_LIMIT } else { request.limit.min(LARGEST_LIMIT) };
     let query = IssuanceQuery { target: target(&request)?, since: request.since, limit };
-    let rows = authority.issuances(&query).await.map_err(|error| Status::unavailable(chain(&error)))?;
+    let rows = authority.issuances(&query).await.map_err(|error| Status::internal(chain(&error)))?;
     Ok(Box::pin(stream::iter(rows.into_iter().map(|row| Ok(issuance(row))))))
 }
 

@@ -229,3 +229,25 @@ async fn the_record_is_asked_by_id_serial_number_and_time() {
     assert_eq!(serials(Target::serial("0a1b"), NOW + 1, 9).await, [""; 0]);
     assert!(["", "0", "xyz", "5f 00"].iter().all(|bad| Target::serial(bad).is_none()));
 }
+
+/// As on a full disk: SQLite ends the transaction by itself, and the next one must begin all the same.
+#[tokio::test]
+async fn a_transaction_that_ended_by_itself_holds_up_none_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await.unwrap();
+    let options = SqliteConnectOptions::new().filename(dir.path().join("ca.db"));
+    let other = SqlitePool::connect_with(options).await.unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON issuance BEGIN SELECT RAISE(ROLLBACK, 'full'); END";
+    sqlx::raw_sql(full).execute(&other).await.unwrap();
+    for _ in 0..2 {
+        let error = store.record(row("0a", "k1"), Evidence::default()).await.unwrap_err();
+        assert!(store.failing() && format!("{error:?}").contains("full"), "{error:?}");
+    }
+    store.probe().await.unwrap_err();
+    assert!(store.failing());
+    sqlx::raw_sql("DROP TRIGGER full").execute(&other).await.unwrap();
+    store.probe().await.unwrap();
+    assert!(!store.failing() && store.issuances(&web(9)).await.unwrap().is_empty(), "a probe leaves nothing");
+    store.record(row("0a", "k1"), Evidence::default()).await.unwrap();
+    assert_eq!(store.issuances(&web(9)).await.unwrap(), [row("0a", "k1")]);
+}
