@@ -21,7 +21,7 @@ impl Clock {
     pub fn new() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("palisade-clock-").tempdir()?;
         let (source, library) = (directory.path().join("clock.c"), directory.path().join("clock.so"));
-        fs::write(&source, include_str!("../interop/clock.c"))?;
+        fs::write(&source, include_str!("clock.c"))?;
         let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
         let made = Command::new(&compiler).args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source]).output();
         let made = made.with_context(|| format!("cannot run {}", compiler.display()))?;
