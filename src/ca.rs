@@ -1,7 +1,9 @@
 //! `palisade ca`: operating the certificate authority.
 
 mod authorities;
+mod bundle;
 mod entry;
+mod issued;
 mod join_token;
 mod revoke;
 mod table;
@@ -26,6 +28,10 @@ pub(crate) enum Verb {
     Revoke(revoke::RevokeOptions),
     /// List what is revoked and has not expired.
     Revoked(revoke::RevokedOptions),
+    /// List what was issued: to whom, who asked, how it proved itself and why, newest first.
+    Issued(issued::Options),
+    /// Print the trust bundle: what others need to verify this trust domain's identities.
+    Bundle(bundle::Options),
     /// Registration entries: which workload gets which identity.
     #[command(subcommand)]
     Entry(entry::Verb),
@@ -42,6 +48,8 @@ impl Verb {
                 Self::Taint(options) => authorities::taint(&options).await,
                 Self::Revoke(options) => revoke::revoke(&options).await,
                 Self::Revoked(options) => revoke::revoked(&options).await,
+                Self::Issued(options) => issued::run(&options).await,
+                Self::Bundle(options) => bundle::run(&options).await,
                 Self::Entry(verb) => entry::run(verb).await,
             }
         })

@@ -7,6 +7,7 @@ mod authorities;
 mod authz;
 mod bundle;
 mod entries;
+mod issuances;
 mod mutual;
 mod record;
 

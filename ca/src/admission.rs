@@ -6,7 +6,7 @@
 //! address, so that guessing is bounded before it costs a signature check. Whoever is sent away is told when to come back.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use palisade_wire::Caller;
@@ -21,7 +21,7 @@ use buckets::Buckets;
 use queue::FairQueue;
 pub(crate) use queue::Turn;
 
-use crate::attest::Attested;
+use crate::attest::{Attested, certificate};
 
 /// Requests worked on at once: enough that all of one flush to disk gather in it.
 const IN_FLIGHT: usize = 512;
@@ -29,6 +29,8 @@ const IN_FLIGHT: usize = 512;
 const FAILURES: (u32, u32) = (50, 500);
 /// When the queue is full: about as long as it takes to empty it.
 const QUEUE_PAUSE: Duration = Duration::from_secs(3);
+/// Between two lines in the log about callers that are sent away: a flood of requests must not be one of lines.
+const BETWEEN_LINES: Duration = Duration::from_secs(1);
 
 /// How much is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,8 @@ struct Inner {
     queue: FairQueue,
     budgets: Buckets,
     failures: Buckets,
+    /// When the log last said that somebody was sent away.
+    said: Mutex<Option<Instant>>,
 }
 
 impl Default for Admission {
@@ -97,6 +101,7 @@ impl Admission {
             queue: FairQueue::new(IN_FLIGHT, waiting.max(1)),
             budgets: Buckets::new(limits.rate, limits.burst),
             failures: Buckets::new(FAILURES.0, FAILURES.1),
+            said: Mutex::default(),
         }))
     }
 
@@ -123,12 +128,22 @@ impl Admission {
 
     /// Takes a certificate from the budget of who was attested. Of an account that many pods have, each pod has its own.
     pub(crate) fn charge(&self, attested: &Attested) -> Result<(), Later> {
-        if attested.attestor == "certificate" {
+        if attested.attestor == certificate::NAME {
             return Ok(());
         }
         let pod = attested.kubernetes.as_ref().and_then(|holder| holder.pod.as_ref());
         let key = pod.map_or_else(|| attested.id.to_string(), |pod| format!("{} {}", attested.id, pod.uid));
         self.0.budgets.take(&key, Instant::now()).map_err(|after| Later { reason: "rate-limited", after })
+    }
+
+    /// Whether the log is to say that somebody is sent away; the metrics count everybody.
+    pub(crate) fn says(&self, now: Instant) -> bool {
+        let mut said = self.0.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = said.is_none_or(|said| now.saturating_duration_since(said) >= BETWEEN_LINES);
+        if due {
+            *said = Some(now);
+        }
+        due
     }
 
     /// Evidence was refused.
@@ -165,6 +180,13 @@ mod tests {
         assert_eq!(address(&caller("10.0.0.1:5")), address(&caller("[::ffff:10.0.0.1]:5")));
         assert_eq!(address(&caller("[2001:db8:0:1::7]:5")), address(&caller("[2001:db8:0:1:ffff::8]:5")));
         assert_ne!(address(&caller("[2001:db8:0:1::7]:5")), address(&caller("[2001:db8:0:2::7]:5")));
+    }
+
+    #[test]
+    fn the_log_is_not_flooded_with_the_authority() {
+        let (admission, start) = (Admission::default(), Instant::now());
+        let said = [0, 1, 999, 1_000, 1_001].map(|millis| admission.says(start + Duration::from_millis(millis)));
+        assert_eq!(said, [true, false, false, true, false]);
     }
 
     #[tokio::test]

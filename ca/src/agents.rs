@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 mod follow;
 pub(crate) mod followers;
-mod issue;
+pub(crate) mod issue;
 mod source;
 mod token;
 

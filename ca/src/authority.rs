@@ -25,10 +25,11 @@ use crate::journal::{Journal, JournalError, State};
 use crate::jwt::{Ring, RingError};
 use crate::metrics::Metrics;
 use crate::signer::SignerError;
-use crate::store::{IssuanceRow, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 mod hands;
 mod issue;
+mod issued;
 mod realm;
 mod revoke;
 mod rotate;
@@ -224,14 +225,6 @@ impl Authority {
         self.store.add_token(row).await?;
         tracing::info!(%id, expires = token.expires.as_secs(), "join token created");
         Ok(token)
-    }
-
-    /// The newest issuances for `id`, at most `limit`, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the records cannot be read.
-    pub async fn issuances(&self, id: &SpiffeId, limit: u32) -> Result<Vec<IssuanceRow>, StoreError> {
-        self.store.issuances(id.as_str(), limit).await
     }
 
     pub(crate) fn attestors(&self) -> &[Box<dyn Attestor>] {

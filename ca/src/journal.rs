@@ -102,8 +102,6 @@ pub enum JournalError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Journal {
     pub(crate) trust_domain: String,
-    /// Grows whenever the set of roots changes.
-    pub(crate) sequence: u64,
     pub(crate) authorities: Vec<Record>,
 }
 
@@ -112,7 +110,7 @@ impl Journal {
     pub(crate) fn begin(domain: &TrustDomain, mut first: Record) -> Self {
         first.state = State::Active;
         first.activated_at = Some(first.prepared_at);
-        Self { trust_domain: domain.as_str().to_owned(), sequence: 1, authorities: vec![first] }
+        Self { trust_domain: domain.as_str().to_owned(), authorities: vec![first] }
     }
 
     pub(crate) fn read(directory: &Directory, domain: &TrustDomain) -> Result<Option<Self>, JournalError> {
@@ -178,7 +176,6 @@ impl Journal {
         self.authorities.retain(|record| record.state != State::Prepared);
         record.state = State::Prepared;
         self.authorities.push(record);
-        self.sequence = self.sequence.saturating_add(1);
     }
 
     /// The prepared authority signs from now on, and the one that did is old.
@@ -195,7 +192,6 @@ impl Journal {
     /// Takes an authority out, and its root out of the bundle.
     pub(crate) fn retire(&mut self, id: &str) {
         self.authorities.retain(|record| record.id != id);
-        self.sequence = self.sequence.saturating_add(1);
     }
 
     /// All roots, each once, oldest first: the order does not change with what each is for, as that is no change of trust.
@@ -207,5 +203,24 @@ impl Journal {
             }
         }
         roots
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A journal as it was written while it still counted its changes.
+    #[test]
+    fn a_journal_that_counts_its_changes_is_still_read() {
+        let root = rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert.pem();
+        let (home, domain) = (tempfile::tempdir().unwrap(), TrustDomain::parse("cluster.local").unwrap());
+        let (directory, _) = Directory::open(home.path()).unwrap();
+        let record = serde_json::json!({"id": "a", "state": "active", "origin": "own", "roots": [root], "chain": [root],
+            "prepared_at": 1, "activated_at": 1, "replaced_at": null, "activate_by": null, "automatic": true, "tainted": false});
+        let written = serde_json::json!({"trust_domain": "cluster.local", "sequence": 7, "authorities": [record]});
+        directory.create(FILE, written.to_string().as_bytes()).unwrap();
+        let journal = Journal::read(&directory, &domain).unwrap().unwrap();
+        assert_eq!(journal.of(State::Active).map(|active| active.id.as_str()), Some("a"));
     }
 }

@@ -42,4 +42,4 @@ pub use jwt::{JwtConfig, JwtConfigError, JwtError, JwtKeyError, JwtSvid, RingErr
 pub use rotation::Next;
 pub use service::CaService;
 pub use signer::SignerError;
-pub use store::{IssuanceRow, Revocation, StoreError};
+pub use store::{IssuanceQuery, IssuanceRow, Revocation, StoreError, Target};

@@ -14,6 +14,8 @@ use rcgen::{
 use time::OffsetDateTime;
 use x509_cert::spki::SubjectPublicKeyInfoRef;
 
+mod cross;
+
 use crate::custody::{Scheme, SigningKey};
 use crate::signer::{Found, INTERMEDIATE_RENEWED_BEFORE, SignerError, hex, serial, sha256};
 
@@ -124,19 +126,22 @@ impl Root {
         Ok(Self { issuer: Issuer::new(params, key), domain: domain.clone(), certificate, not_before, not_after })
     }
 
-    /// A certificate below `self`, within `self`'s dates, by which `key` may sign leaves. Made for a key that another root
-    /// has certified, it is a second way to the same leaves.
+    /// A certificate below `self`, within `self`'s dates, by which `key` may sign leaves.
     pub(crate) fn intermediate(
         &self,
         key: Arc<dyn SigningKey>,
         now: u64,
     ) -> Result<CertificateDer<'static>, SignerError> {
-        let not_before = now.saturating_sub(BACKDATE.as_secs()).max(self.not_before);
-        let not_after = now.saturating_add(INTERMEDIATE_LIFETIME.as_secs()).min(self.not_after);
         let key = Borrowed::new(key)?;
-        let params = params(Kind::Intermediate, &self.domain, &key, (not_before, not_after))?;
+        let params = params(Kind::Intermediate, &self.domain, &key, self.span(now))?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(make("intermediate certificate"))?;
         Ok(certificate.der().clone())
+    }
+
+    /// The dates of what is certified now.
+    fn span(&self, now: u64) -> (u64, u64) {
+        let not_before = now.saturating_sub(BACKDATE.as_secs()).max(self.not_before);
+        (not_before, now.saturating_add(INTERMEDIATE_LIFETIME.as_secs()).min(self.not_after))
     }
 
     /// Whether it is time for another intermediate: this one is not of this root, is not valid, or has little left of which

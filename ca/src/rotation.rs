@@ -158,7 +158,7 @@ mod tests {
     fn journal(states: &[State]) -> Journal {
         let name = |index: usize| ["a", "b", "c"].into_iter().nth(index).unwrap();
         let authorities = states.iter().enumerate().map(|(index, state)| record(name(index), *state)).collect();
-        Journal { trust_domain: "cluster.local".to_owned(), sequence: 1, authorities }
+        Journal { trust_domain: "cluster.local".to_owned(), authorities }
     }
 
     fn facts(journal: &Journal, after: u64) -> Facts<'_> {

@@ -9,6 +9,7 @@ use palisade_wire::istio_ca::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
 };
 use palisade_wire::istio_ca::{IstioCertificateRequest, IstioCertificateResponse};
+use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
 use crate::admission::{Admission, Later};
@@ -191,7 +192,9 @@ impl IstioCertificateService for CaService {
             Ok(response) => Ok(Response::new(response)),
             Err(Refused { status, reason }) => {
                 self.authority.metrics().refused(reason);
-                tracing::warn!(caller, reason, code = ?status.code(), "certificate refused");
+                if status.code() != Code::ResourceExhausted || self.parts.admission.says(Instant::now()) {
+                    tracing::warn!(caller, reason, code = ?status.code(), "certificate refused");
+                }
                 Err(status)
             }
         }

@@ -147,11 +147,35 @@ pub struct Revocation {
 
 /// Which certificates are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// All of an ID that have not expired.
+pub enum Target {
+    /// All of an ID.
     Id(String),
-    /// The one with this serial number, lower-case hex.
+    /// The one with this serial number, lower-case hex of whole octets.
     Serial(String),
+}
+
+impl Target {
+    /// The certificate with a serial number as people write it: hexadecimal, colons and case as one likes. `None` if it is none.
+    #[must_use]
+    pub fn serial(text: &str) -> Option<Self> {
+        let digits: String = text.chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase();
+        let digits = digits.trim_start_matches("0x").trim_start_matches('0');
+        if digits.is_empty() || digits.len() > 40 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        Some(Self::Serial(if digits.len() % 2 == 1 { format!("0{digits}") } else { digits.to_owned() }))
+    }
+}
+
+/// Which issuances are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IssuanceQuery {
+    /// Those of an ID or with a serial number; all without one.
+    pub target: Option<Target>,
+    /// Those of this time and later, unix seconds.
+    pub since: i64,
+    /// The newest so many.
+    pub limit: u32,
 }
 
 /// A join token as it is kept: never the secret.
@@ -165,9 +189,18 @@ pub(crate) struct TokenRow {
 }
 
 enum Write {
-    Issuance { row: IssuanceRow, evidence: Evidence },
+    Issuance {
+        row: IssuanceRow,
+        evidence: Evidence,
+    },
     Token(TokenRow),
-    Revoke { target: Target, reason: String, now: i64 },
+    Revoke {
+        target: Target,
+        reason: String,
+        now: i64,
+    },
+    /// Nothing that stays: a row, and its end.
+    Probe,
 }
 
 /// What an issuance uses up or relies on, judged in the transaction that records it.
@@ -229,6 +262,11 @@ impl Store {
     /// Whether the last write failed.
     pub(crate) fn failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Tries to write, so that [`failing`](Self::failing) ends by itself: who is taken for unable is asked for nothing.
+    pub(crate) async fn probe(&self) -> Result<(), StoreError> {
+        self.write(Write::Probe).await
     }
 
     /// Makes an issuance durable, using up its evidence in the same transaction: both or neither.

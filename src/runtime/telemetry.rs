@@ -30,7 +30,9 @@ pub(crate) fn init(options: &LogOptions) -> anyhow::Result<()> {
         exit::usage(format!("--log-level `{}`: {error}; use error, warn, info, debug or trace", options.log_level))
     })?;
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    // A line that cannot be written is lost: to say so on stderr as well would fail in the same way, and panic.
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
+    let builder = builder.with_writer(std::io::stderr).with_ansi(colour);
     match options.log_format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

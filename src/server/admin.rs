@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use palisade_audit::{AdminAudit, Answers};
-use palisade_ca::{Authority, Entries};
+use palisade_ca::{Authority, Entries, JoinTokenError};
 use palisade_identity::SpiffeId;
 use palisade_wire::admin::admin_server::Admin;
 use palisade_wire::admin::{
     AuditQuery, Authorities, CreateEntryRequest, CreateJoinTokenRequest, CreateJoinTokenResponse, DeleteEntryRequest,
-    DeleteEntryResponse, GetAuthoritiesRequest, ListEntriesRequest, ListEntriesResponse,
-    ListRevokedCertificatesRequest, RegistrationEntry, RevokeCertificatesRequest, RevokedCertificates,
-    RotateAuthoritiesRequest,
+    DeleteEntryResponse, GetAuthoritiesRequest, GetBundleRequest, ListEntriesRequest, ListEntriesResponse,
+    ListIssuancesRequest, ListRevokedCertificatesRequest, RegistrationEntry, RevokeCertificatesRequest,
+    RevokedCertificates, RotateAuthoritiesRequest, TrustBundle,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::authorities;
+use super::{authorities, issuances};
 
 /// Audit queries, join tokens, registration entries, authorities and revocation.
 pub(super) struct AdminService {
@@ -32,6 +32,7 @@ pub(super) struct AdminService {
 impl Admin for AdminService {
     type QueryAuditStream = Answers;
     type FollowAuditStream = Answers;
+    type ListIssuancesStream = issuances::Answers;
 
     async fn query_audit(&self, request: Request<AuditQuery>) -> Result<Response<Answers>, Status> {
         Ok(Response::new(self.audit.query(request.into_inner()).await?))
@@ -68,11 +69,13 @@ impl Admin for AdminService {
         let id = SpiffeId::parse(&spiffe_id)
             .map_err(|error| Status::invalid_argument(format!("`{spiffe_id}` is not a SPIFFE ID: {error}")))?;
         let ttl = Duration::from_secs(u64::try_from(ttl_seconds).unwrap_or_default());
-        let made = self
-            .authority
-            .create_join_token(&id, ttl)
-            .await
-            .map_err(|error| Status::invalid_argument(crate::exit::chain(&error)))?;
+        let made = self.authority.create_join_token(&id, ttl).await.map_err(|error| {
+            let text = crate::exit::chain(&error);
+            match error {
+                JoinTokenError::Store(_) | JoinTokenError::Random(_) => Status::internal(text),
+                _ => Status::invalid_argument(text),
+            }
+        })?;
         let expires_unix = i64::try_from(made.expires.as_secs()).unwrap_or(i64::MAX);
         Ok(Response::new(CreateJoinTokenResponse { token: made.token.to_string(), expires_unix }))
     }
@@ -100,5 +103,16 @@ impl Admin for AdminService {
         _: Request<ListRevokedCertificatesRequest>,
     ) -> Result<Response<RevokedCertificates>, Status> {
         authorities::revoked(&self.authority).await.map(Response::new)
+    }
+
+    async fn list_issuances(
+        &self,
+        request: Request<ListIssuancesRequest>,
+    ) -> Result<Response<issuances::Answers>, Status> {
+        issuances::list(&self.authority, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_bundle(&self, _: Request<GetBundleRequest>) -> Result<Response<TrustBundle>, Status> {
+        Ok(Response::new(issuances::bundle(&self.authority)))
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod bench;
+pub mod clock;
 pub mod conformance;
 pub mod envoy;
 pub mod http;

@@ -25,6 +25,8 @@ pub struct Mesh {
     pub server_flags: Vec<String>,
     /// Flags for every process from its next start on, behind the verb's own.
     pub flags: Vec<String>,
+    /// Command by which the server and agents are started from now on (see [`Palisade::start_by`]); none by default.
+    pub start_by: Vec<String>,
     /// Address of the server and of the proxies' administration ports. An address of its own keeps a port free over a
     /// restart: outgoing connections of this machine take theirs at 127.0.0.1.
     pub host: String,
@@ -51,6 +53,8 @@ pub struct Agent {
     pub addresses: BTreeMap<String, SocketAddr>,
     /// Its state directory, with its log beside.
     pub directory: PathBuf,
+    /// Command by which it is started from its next start on.
+    pub start_by: Vec<String>,
     arguments: Vec<String>,
     process: Option<Palisade>,
 }
@@ -69,6 +73,7 @@ impl Mesh {
             server_addresses: BTreeMap::new(),
             server_flags: Vec::new(),
             flags: Vec::new(),
+            start_by: Vec::new(),
             host: "127.0.0.1".to_owned(),
         };
         for (name, text) in config {
@@ -110,7 +115,7 @@ impl Mesh {
         arguments.extend(own);
         arguments.extend(self.flags.iter().map(String::as_str));
         arguments.extend(self.server_flags.iter().map(String::as_str));
-        let mut server = Palisade::start(&arguments, &self.path().join("server.log"))?;
+        let mut server = Palisade::start_by(&self.start_by, &arguments, &self.path().join("server.log"))?;
         self.server_addresses = server.addresses(&self.path().join("server"));
         self.server = Some(server);
         Ok(())
@@ -216,7 +221,8 @@ impl Mesh {
         // Right behind the verb: the last one is the address, which the next start replaces.
         let mut arguments: Vec<String> = own.map(str::to_owned).into();
         arguments.splice(1..1, self.flags.iter().cloned());
-        let mut agent = Agent { socket, addresses: BTreeMap::new(), directory, arguments, process: None };
+        let start_by = self.start_by.clone();
+        let mut agent = Agent { socket, addresses: BTreeMap::new(), directory, start_by, arguments, process: None };
         agent.start()?;
         Ok(agent)
     }
@@ -322,7 +328,7 @@ impl Agent {
     pub fn start(&mut self) -> Result<()> {
         let _ = fs::remove_file(self.directory.join("addresses.json"));
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        let mut process = Palisade::start(&arguments, &self.directory.join("agent.log"))?;
+        let mut process = Palisade::start_by(&self.start_by, &arguments, &self.directory.join("agent.log"))?;
         self.addresses = process.addresses(&self.directory);
         if let (Some(listen), Some(address)) = (self.arguments.last_mut(), self.addresses.get("metrics")) {
             *listen = address.to_string();

@@ -1,6 +1,7 @@
 //! The real binary as a child: started, watched, stopped or killed, never left behind.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -75,8 +76,19 @@ impl Palisade {
     /// # Errors
     /// When the log cannot be opened or the binary cannot be started.
     pub fn start(arguments: &[&str], log: &Path) -> Result<Self> {
+        Self::start_by(&[], arguments, log)
+    }
+
+    /// [`Palisade::start`] by another command that is told binary and arguments and becomes it: `env`, or a shell that ends with `exec`.
+    ///
+    /// # Errors
+    /// As [`Palisade::start`].
+    pub fn start_by(command: &[String], arguments: &[&str], log: &Path) -> Result<Self> {
         let stderr = File::options().create(true).append(true).open(log).context("cannot open the log")?;
-        let child = Command::new(binary())
+        let words: Vec<OsString> = command.iter().map(OsString::from).chain([binary().into()]).collect();
+        let (first, rest) = words.split_first().context("no command")?;
+        let child = Command::new(first)
+            .args(rest)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -92,34 +92,48 @@ impl Writer {
         }
     }
 
-    /// Rows of each request, and the numbers of those that are new.
+    /// One transaction. In plain SQL: the library counts transactions itself, and loses count for ever when SQLite has rolled one
+    /// back on its own, as it does when the disk is full.
     async fn transaction(
         &mut self,
         group: &mut [Request],
         now: u64,
     ) -> Result<(Vec<Vec<Row>>, HashSet<i64>), sqlx::Error> {
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
+        let written = match self.fill(group, now).await {
+            Ok(rows) => sqlx::raw_sql("COMMIT").execute(&mut self.connection).await.map(|_| rows),
+            Err(error) => Err(error),
+        };
+        if written.is_err() {
+            // Fails where nothing is left to roll back.
+            let _ = sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await;
+        }
+        written
+    }
+
+    /// Rows of each request, and the numbers of those that are new.
+    async fn fill(&mut self, group: &mut [Request], now: u64) -> Result<(Vec<Vec<Row>>, HashSet<i64>), sqlx::Error> {
+        let transaction = &mut self.connection;
         let (mut coded, mut stored) = (Vec::with_capacity(group.len()), HashSet::new());
         let mut marks = Marks::default();
         for request in group.iter_mut() {
             let mut rows = Vec::with_capacity(request.events.len());
             for event in std::mem::take(&mut request.events) {
-                let row = code(&mut self.dictionary, &mut transaction, event, self.next_id, now).await?;
+                let row = code(&mut self.dictionary, transaction, event, self.next_id, now).await?;
                 self.next_id = self.next_id.saturating_add(1);
                 rows.push(row);
             }
-            insert(&mut transaction, &rows, &mut stored).await?;
+            insert(transaction, &rows, &mut stored).await?;
             for row in rows.iter().filter(|row| stored.contains(&row.id)) {
-                marks.arrived(&mut transaction, &row.arrived).await?;
+                marks.arrived(transaction, &row.arrived).await?;
             }
             if let Some((enforcer, epoch)) = &request.closed {
-                let id = self.dictionary.enforcer(&mut transaction, enforcer).await?;
-                marks.close(&mut transaction, id, signed(*epoch)).await?;
+                let id = self.dictionary.enforcer(transaction, enforcer).await?;
+                marks.close(transaction, id, signed(*epoch)).await?;
             }
             coded.push(rows);
         }
-        marks.save(&mut transaction).await?;
-        transaction.commit().await?;
+        marks.save(transaction).await?;
         Ok((coded, stored))
     }
 

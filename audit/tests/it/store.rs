@@ -77,6 +77,24 @@ async fn an_event_that_no_enforcer_writes_is_refused_whole() {
     assert_eq!(store.query(&Query::default()).await.unwrap().events, []);
 }
 
+/// As on a full disk: SQLite ends the transaction by itself, and the next one must begin all the same.
+#[tokio::test]
+async fn a_transaction_that_ended_by_itself_holds_up_none_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("audit.db");
+    let store = Store::open(&file, clock()).await.unwrap();
+    let mut other = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ROLLBACK, 'full'); END";
+    sqlx::raw_sql(full).execute(&mut other).await.unwrap();
+    for _ in 0..2 {
+        let error = store.insert_batch(vec![numbered("a/b", 1, 1)]).await.unwrap_err();
+        assert!(format!("{error:?}").contains("full"), "{error:?}");
+    }
+    sqlx::raw_sql("DROP TRIGGER full").execute(&mut other).await.unwrap();
+    let inserted = store.insert_batch(vec![numbered("a/b", 1, 1)]).await.unwrap();
+    assert_eq!(inserted, Inserted { new: 1, duplicates: 0 });
+}
+
 #[tokio::test]
 async fn a_file_that_is_not_ours_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ use crate::store::StoreError;
 const MOST_ORDERS: usize = 500;
 /// Signed at a time for one call; their records share a flush.
 const AT_A_TIME: usize = 64;
-const ATTESTOR: &str = "agent";
+pub(crate) const ATTESTOR: &str = "agent";
 
 impl AgentsService {
     /// An answer for each order, in their order.

@@ -4,6 +4,9 @@ use palisade_identity::TrustDomain;
 
 use super::{Attestation, Attested, Attestor, Evidence, Refusal};
 
+/// The name in rows and metrics.
+pub(crate) const NAME: &str = "certificate";
+
 /// Attests by the client certificate of the connection, which the transport has verified.
 #[derive(Debug)]
 pub struct CurrentCertificate {
@@ -19,7 +22,7 @@ impl CurrentCertificate {
 
     fn judge(&self, evidence: Evidence<'_>) -> Result<Option<Attested>, Refusal> {
         let Some(peer) = evidence.caller.peer.as_deref() else { return Ok(None) };
-        let refuse = |code| Refusal::Evidence { attestor: "certificate", code };
+        let refuse = |code| Refusal::Evidence { attestor: NAME, code };
         if peer.id().trust_domain() != self.domain {
             return Err(refuse("foreign-trust-domain"));
         }
@@ -27,13 +30,13 @@ impl CurrentCertificate {
         if peer.not_after().as_secs() < evidence.now {
             return Err(refuse("certificate-expired"));
         }
-        Ok(Some(Attested::new(peer.id().clone(), "certificate")))
+        Ok(Some(Attested::new(peer.id().clone(), NAME)))
     }
 }
 
 impl Attestor for CurrentCertificate {
     fn name(&self) -> &'static str {
-        "certificate"
+        NAME
     }
 
     fn attest<'a>(&'a self, evidence: Evidence<'a>) -> Attestation<'a> {

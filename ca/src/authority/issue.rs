@@ -14,7 +14,9 @@ use crate::signer::hex;
 use crate::store::{Evidence, IssuanceRow, StoreError};
 
 /// In rows and metrics of tokens.
-const TOKEN_ATTESTOR: &str = "agent-token";
+pub(super) const TOKEN_ATTESTOR: &str = "agent-token";
+/// In the row of the server's own certificate.
+pub(super) const SELF_ATTESTOR: &str = "self";
 
 /// Why a certificate is not issued after attestation.
 #[derive(Debug, thiserror::Error)]

@@ -50,17 +50,12 @@ impl Authority {
     /// # Errors
     /// [`RevokeError`].
     pub async fn revoke_serial(&self, serial: &str, reason: &str) -> Result<Vec<Revocation>, RevokeError> {
-        let digits: String = serial.chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase();
-        let digits = digits.trim_start_matches("0x").trim_start_matches('0');
-        if digits.is_empty() || digits.len() > 40 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(RevokeError::Serial(serial.to_owned()));
+        let target = Target::serial(serial).ok_or_else(|| RevokeError::Serial(serial.to_owned()))?;
+        let own = self.server_identity();
+        if target == Target::Serial(own.svid.serial().to_owned()) {
+            return Err(RevokeError::Reserved(own.svid.id().clone()));
         }
-        // Rows hold whole octets.
-        let digits = if digits.len() % 2 == 1 { format!("0{digits}") } else { digits.to_owned() };
-        if digits == self.server_identity().svid.serial() {
-            return Err(RevokeError::Reserved(self.server_identity().svid.id().clone()));
-        }
-        self.revoke(Target::Serial(digits), serial, reason).await
+        self.revoke(target, serial, reason).await
     }
 
     async fn revoke(&self, target: Target, what: &str, reason: &str) -> Result<Vec<Revocation>, RevokeError> {

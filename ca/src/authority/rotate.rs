@@ -71,6 +71,10 @@ impl Authority {
     /// Does what is due by the clock. [`run`](Self::run) calls it every second; a failure is logged, counted and tried again,
     /// and what is in use stays in use.
     pub async fn maintain(&self) {
+        if self.store.failing() {
+            // The store itself says and counts what is wrong with it.
+            let _ = self.store.probe().await;
+        }
         let mut hands = self.hands.lock().await;
         let adopted = self.adopt_files(&mut hands).await;
         self.report("cacerts", adopted);

@@ -17,7 +17,7 @@ use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::hands::Hands;
-use super::issue::{RowFacts, row};
+use super::issue::{RowFacts, SELF_ATTESTOR, row};
 use super::{Authority, Realm};
 use crate::config::CaConfig;
 use crate::leaf::{self, LeafError, LeafSpec, Lifetimes};
@@ -127,7 +127,7 @@ pub(super) struct Parts<'a> {
 }
 
 /// The active signer certified by the old roots whose keys are at hand, as many as a chain has room for, newest first; and those
-/// roots. A signer of another kind of key than our own is not certified.
+/// roots.
 pub(super) fn crosses(realm: &Realm, hands: &Hands, now: u64) -> Vec<CertificateDer<'static>> {
     let room = MAX_CHAIN_CERTIFICATES.saturating_sub(realm.signer.chain.len() + 2) / 2;
     let old: Vec<_> = realm.journal.old().filter(|old| !old.tainted).collect();
@@ -136,7 +136,7 @@ pub(super) fn crosses(realm: &Realm, hands: &Hands, now: u64) -> Vec<Certificate
         roots.filter(|root| (root.not_before..root.not_after).contains(&now) && root.certificate != realm.anchor);
     let (mut crosses, mut anchors) = (Vec::new(), Vec::new());
     for root in usable.take(room) {
-        if let Ok(cross) = root.intermediate(Arc::clone(realm.signer.key()), now) {
+        if let Ok(cross) = root.certify(&realm.signer, now) {
             crosses.push(cross);
             anchors.push(root.certificate.clone());
         }
@@ -163,7 +163,7 @@ pub(super) async fn issue(
     let leaf = leaf::issue(&spec, &key.public_key_der(), &realm.signer)?;
     let facts = RowFacts {
         caller: String::new(),
-        attestor: "self",
+        attestor: SELF_ATTESTOR,
         requested_ttl: 0,
         key_sha256: hex(&sha256(&key.public_key_der())),
         entry: String::new(),

@@ -55,22 +55,45 @@ fn trap_15_names_and_identifiers_differ_with_the_key() {
     assert_eq!(one.id(), key_name(&one.key), "the identifier is the key's name");
 }
 
-#[test]
-fn a_second_root_certifies_the_same_signer() {
-    let (old, new, key) = (root(), root(), key());
-    let both = TrustBundle::new(domain(), vec![old.certificate.clone(), new.certificate.clone()]).unwrap();
-    let chain = [new.intermediate(Arc::clone(&key), NOW).unwrap()];
-    let signer = Signer::new(Arc::clone(&key), &chain, &both).unwrap();
+/// Leaves of `signer` are accepted below both roots, and below no other.
+fn certified(old: &Root, new: &TrustBundle, signer: &Signer) {
     let id = SpiffeId::parse("spiffe://cluster.local/web").unwrap();
     let lifetime = Lifetime { not_before: NOW, not_after: NOW + 60, shortened: false };
     let spec = LeafSpec { id: &id, dns_names: &[], addresses: &[], lifetime };
-    let leaf = leaf::issue(&spec, key.public_key(), &signer).unwrap().certificate;
-    let cross = old.intermediate(key, NOW).unwrap();
+    let leaf = leaf::issue(&spec, key().public_key(), signer).unwrap().certificate;
+    let cross = old.certify(signer, NOW).unwrap();
+    let found = Found::read(&cross).unwrap();
+    assert_eq!((found.subject, found.key_id), (signer.found.subject.clone(), signer.found.key_id.clone()));
     let now = UnixTime::since_unix_epoch(Duration::from_secs(NOW));
-    for (root, good) in [(&old, true), (&new, true), (&self::root(), false)] {
-        let trust = TrustBundles::from_iter([bundle(root)]);
-        let sent = [leaf.clone(), chain[0].clone(), cross.clone()];
-        assert_eq!(verify_peer(&sent, &trust, now).is_ok(), good);
+    for (trust, good) in [(bundle(old), true), (new.clone(), true), (bundle(&root()), false)] {
+        let sent: Vec<_> =
+            [leaf.clone()].into_iter().chain(signer.chain.iter().cloned()).chain([cross.clone()]).collect();
+        assert_eq!(verify_peer(&sent, &TrustBundles::from_iter([trust]), now).is_ok(), good);
+    }
+}
+
+#[test]
+fn a_second_root_certifies_the_same_signer() {
+    let (new, key) = (root(), key());
+    let chain = [new.intermediate(Arc::clone(&key), NOW).unwrap()];
+    certified(&root(), &bundle(&new), &Signer::new(key, &chain, &bundle(&new)).unwrap());
+}
+
+/// Of another PKI: another name, another kind of key, with and without an identifier.
+#[test]
+fn a_second_root_certifies_signers_of_every_kind() {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
+    for kind in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_RSA_SHA256] {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::OrganizationName, "Example Corp");
+        params.distinguished_name.push(DnType::CommonName, "issuing");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let pair = KeyPair::generate_for(kind).unwrap();
+        let certificate = params.self_signed(&pair).unwrap().der().clone();
+        let key = SoftwareKey::from_pkcs8(&pair.serialize_der()).unwrap();
+        let plugged = TrustBundle::new(domain(), vec![certificate.clone()]).unwrap();
+        certified(&root(), &plugged, &Signer::new(Arc::new(key), &[certificate], &plugged).unwrap());
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 
-use super::{IssuanceRow, Revocation, Store, StoreError, Target, TokenRow};
+use super::{IssuanceQuery, IssuanceRow, Revocation, Store, StoreError, Target, TokenRow};
 
 /// Two halves that each walk one end of an index. Rows of an older release name no authority: they count for every one.
 const LEAVES_UNTIL: &str = "SELECT max(last) FROM (\
@@ -16,6 +16,14 @@ const LEAVES_UNTIL: &str = "SELECT max(last) FROM (\
 const UNFOLLOWED_UNTIL: &str = "SELECT not_after FROM issuance WHERE authority = ?1 AND not_after > ?2 \
      AND issued_at <= ?3 AND attestor <> 'self' AND spiffe_id NOT IN (SELECT value FROM json_each(?4)) \
      AND caller NOT IN (SELECT value FROM json_each(?4)) ORDER BY not_after DESC LIMIT 1";
+
+/// Newest first. Without an ID in the order in which they were written, which needs no index of its own.
+const ISSUED: &str = "SELECT * FROM issuance WHERE issued_at >= ?2 ORDER BY rowid DESC LIMIT ?3";
+const ISSUED_TO: &str = "SELECT * FROM issuance WHERE spiffe_id = ?1 AND issued_at >= ?2 \
+     ORDER BY issued_at DESC, rowid DESC LIMIT ?3";
+/// An identifier of a token may begin with an octet of zero, which a serial number is spelled without.
+const ISSUED_AS: &str =
+    "SELECT * FROM issuance WHERE serial IN (?1, '00' || ?1) AND issued_at >= ?2 ORDER BY rowid DESC LIMIT ?3";
 
 /// Every serial number that was ever revoked.
 pub(super) async fn serials(pool: &SqlitePool) -> Result<BTreeSet<String>, sqlx::Error> {
@@ -32,10 +40,14 @@ impl Store {
         row.and_then(|row| row.map(|row| token_row(&row)).transpose()).map_err(|error| self.failed(error))
     }
 
-    /// The newest issuances for an ID, at most `limit`.
-    pub(crate) async fn issuances(&self, spiffe_id: &str, limit: u32) -> Result<Vec<IssuanceRow>, StoreError> {
-        let query = "SELECT * FROM issuance WHERE spiffe_id = ?1 ORDER BY issued_at DESC, rowid DESC LIMIT ?2";
-        let rows = sqlx::query(query).bind(spiffe_id).bind(limit).fetch_all(&self.readers).await;
+    /// The newest issuances that were asked for, newest first.
+    pub(crate) async fn issuances(&self, wanted: &IssuanceQuery) -> Result<Vec<IssuanceRow>, StoreError> {
+        let (query, what) = match &wanted.target {
+            None => (ISSUED, ""),
+            Some(Target::Id(id)) => (ISSUED_TO, id.as_str()),
+            Some(Target::Serial(serial)) => (ISSUED_AS, serial.as_str()),
+        };
+        let rows = sqlx::query(query).bind(what).bind(wanted.since).bind(wanted.limit).fetch_all(&self.readers).await;
         let rows = rows.and_then(|rows| rows.iter().map(issuance_row).collect());
         rows.map_err(|error| self.failed(error))
     }

@@ -29,6 +29,11 @@ fn row(serial: &str, key: &str) -> IssuanceRow {
     }
 }
 
+/// The newest issuances of [`row`]'s ID.
+fn web(limit: u32) -> IssuanceQuery {
+    IssuanceQuery { target: Some(Target::Id(row("", "").spiffe_id)), since: 0, limit }
+}
+
 /// The evidence of a join token with this hash.
 fn token_evidence(hash: &str) -> Evidence {
     Evidence { redeem: Some(hash.to_owned()), presented: None }
@@ -51,7 +56,7 @@ async fn rows_survive_reopening_without_a_clean_close() {
     store.record(row("0a", "k1"), Evidence::default()).await.unwrap();
     // The first store stays open, as after kill -9: nothing was checkpointed or closed.
     let again = open(dir.path()).await.unwrap();
-    let rows = again.issuances("spiffe://cluster.local/ns/shop/sa/web", 10).await.unwrap();
+    let rows = again.issuances(&web(10)).await.unwrap();
     assert_eq!(rows, [row("0a", "k1")]);
     drop(store);
 }
@@ -70,7 +75,7 @@ async fn records_that_gather_share_a_transaction_and_keep_their_own_answers() {
     let results = tasks.join_all().await;
     let spent = results.iter().filter(|result| matches!(result, Err(StoreError::TokenSpent))).count();
     assert_eq!((results.len(), spent), (500, 4), "one of five keys gets the token");
-    let rows = store.issuances("spiffe://cluster.local/ns/shop/sa/web", 1_000).await.unwrap();
+    let rows = store.issuances(&web(1_000)).await.unwrap();
     assert_eq!(rows.len(), 496);
 }
 
@@ -91,7 +96,7 @@ async fn a_token_belongs_to_the_first_key_while_it_lives() {
     let missing = store.record(row("05", "mine"), token_evidence("unknown")).await;
     assert!(matches!(missing, Err(StoreError::TokenSpent)));
     assert_eq!(store.token("t").await.unwrap().unwrap().used_key_sha256.as_deref(), Some("mine"));
-    assert_eq!(store.issuances(&row("", "").spiffe_id, 9).await.unwrap().len(), 2, "no row without a grant");
+    assert_eq!(store.issuances(&web(9)).await.unwrap().len(), 2, "no row without a grant");
 }
 
 #[tokio::test]
@@ -192,7 +197,7 @@ async fn a_database_of_the_first_schema_is_brought_up_to_date() {
     sqlx::raw_sql(include_str!("testdata/version-1.sql")).execute(&pool).await.unwrap();
     pool.close().await;
     let store = open(dir.path()).await.unwrap();
-    let rows = store.issuances("spiffe://cluster.local/ns/shop/sa/web", 9).await.unwrap();
+    let rows = store.issuances(&web(9)).await.unwrap();
     assert_eq!((rows.len(), rows[0].serial.as_str(), rows[0].authority.as_str()), (1, "0a", ""));
     store.record(row("0b", "k"), Evidence::default()).await.unwrap();
     store.revoke(Target::Serial("0a".to_owned()), String::new(), NOW).await.unwrap();
@@ -221,4 +226,52 @@ async fn what_is_written_moves_from_the_log_into_the_database_and_the_log_begins
     }
     let everything: i64 = sqlx::query_scalar("SELECT count(*) FROM issuance").fetch_one(&store.readers).await.unwrap();
     assert_eq!(everything, rounds * 1_000);
+}
+
+#[tokio::test]
+async fn the_record_is_asked_by_id_serial_number_and_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await.unwrap();
+    let other = || "spiffe://cluster.local/ns/shop/sa/bank".to_owned();
+    for (number, serial) in ["0a1b", "5f00", "00cd"].into_iter().enumerate() {
+        let issued_at = NOW + i64::try_from(number).unwrap();
+        let spiffe_id = if number == 1 { other() } else { row("", "").spiffe_id };
+        store.record(IssuanceRow { issued_at, spiffe_id, ..row(serial, "k") }, Evidence::default()).await.unwrap();
+    }
+    let serials = async |target: Option<Target>, since, limit| -> Vec<String> {
+        let rows = store.issuances(&IssuanceQuery { target, since, limit }).await.unwrap();
+        rows.into_iter().map(|row| row.serial).collect()
+    };
+    assert_eq!(serials(None, 0, 9).await, ["00cd", "5f00", "0a1b"]);
+    assert_eq!(serials(None, NOW + 1, 9).await, ["00cd", "5f00"]);
+    assert_eq!(serials(None, 0, 1).await, ["00cd"]);
+    assert_eq!(serials(Some(Target::Id(other())), 0, 9).await, ["5f00"]);
+    assert_eq!(serials(web(9).target, NOW + 1, 9).await, ["00cd"]);
+    for (spelled, serial) in [("0A:1B", "0a1b"), ("a1b", "0a1b"), ("0x5f00", "5f00"), ("00:cd", "00cd")] {
+        assert_eq!(serials(Target::serial(spelled), 0, 9).await, [serial], "{spelled}");
+    }
+    assert_eq!(serials(Target::serial("0a1b"), NOW + 1, 9).await, [""; 0]);
+    assert!(["", "0", "xyz", "5f 00"].iter().all(|bad| Target::serial(bad).is_none()));
+}
+
+/// As on a full disk: SQLite ends the transaction by itself, and the next one must begin all the same.
+#[tokio::test]
+async fn a_transaction_that_ended_by_itself_holds_up_none_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await.unwrap();
+    let options = SqliteConnectOptions::new().filename(dir.path().join("ca.db"));
+    let other = SqlitePool::connect_with(options).await.unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON issuance BEGIN SELECT RAISE(ROLLBACK, 'full'); END";
+    sqlx::raw_sql(full).execute(&other).await.unwrap();
+    for _ in 0..2 {
+        let error = store.record(row("0a", "k1"), Evidence::default()).await.unwrap_err();
+        assert!(store.failing() && format!("{error:?}").contains("full"), "{error:?}");
+    }
+    store.probe().await.unwrap_err();
+    assert!(store.failing());
+    sqlx::raw_sql("DROP TRIGGER full").execute(&other).await.unwrap();
+    store.probe().await.unwrap();
+    assert!(!store.failing() && store.issuances(&web(9)).await.unwrap().is_empty(), "a probe leaves nothing");
+    store.record(row("0a", "k1"), Evidence::default()).await.unwrap();
+    assert_eq!(store.issuances(&web(9)).await.unwrap(), [row("0a", "k1")]);
 }

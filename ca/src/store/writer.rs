@@ -30,6 +30,10 @@ const REDEEM: &str = "UPDATE join_token SET used_at = coalesce(used_at, ?2), use
 const ADD_TOKEN: &str = "INSERT INTO join_token (secret_sha256, spiffe_id, created_at, expires_at) \
      VALUES (?1, ?2, ?3, ?4)";
 
+/// Two statements in one: the row never outlives the transaction.
+const PROBE: &str = "INSERT INTO issuance (serial, spiffe_id, caller, attestor, not_before, not_after, requested_ttl, shortened, \
+     key_sha256, issued_at) VALUES ('', '', '', '', 0, 0, 0, 0, '', 0); DELETE FROM issuance WHERE serial = ''";
+
 const REVOKE_ID: &str = "INSERT OR IGNORE INTO revocation (serial, spiffe_id, not_after, reason, revoked_at) \
      SELECT serial, spiffe_id, not_after, ?2, ?3 FROM issuance WHERE spiffe_id = ?1 AND not_after >= ?3 RETURNING serial";
 const REVOKE_SERIAL: &str = "INSERT OR IGNORE INTO revocation (serial, spiffe_id, not_after, reason, revoked_at) \
@@ -69,16 +73,35 @@ impl Writer {
         self.pool.close().await;
     }
 
-    /// One transaction. Per job: written, or refused for a reason of its own.
+    /// One transaction. In plain SQL: the library counts transactions itself, and loses count for ever when SQLite has rolled one
+    /// back on its own, as it does when the disk is full.
     async fn write(&mut self, batch: &[Job]) -> Result<Vec<Result<(), StoreError>>, sqlx::Error> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut connection = self.pool.acquire().await?;
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        let written = match self.fill(&mut connection, batch).await {
+            Ok(results) => sqlx::raw_sql("COMMIT").execute(&mut *connection).await.map(|_| results),
+            Err(error) => Err(error),
+        };
+        if written.is_err() {
+            // Fails where nothing is left to roll back.
+            let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await;
+        }
+        written
+    }
+
+    /// Per job: written, or refused for a reason of its own.
+    async fn fill(
+        &mut self,
+        transaction: &mut SqliteConnection,
+        batch: &[Job],
+    ) -> Result<Vec<Result<(), StoreError>>, sqlx::Error> {
         let mut results = Vec::with_capacity(batch.len());
         let mut rows = Vec::with_capacity(batch.len());
         for job in batch {
             results.push(match &job.write {
-                Write::Token(token) => add_token(&mut transaction, token).await.map(Ok)?,
+                Write::Token(token) => add_token(transaction, token).await.map(Ok)?,
                 Write::Issuance { row, evidence } => {
-                    let judged = self.judge(&mut transaction, evidence, row).await?;
+                    let judged = self.judge(transaction, evidence, row).await?;
                     if judged.is_ok() {
                         rows.push(row);
                     }
@@ -86,14 +109,14 @@ impl Writer {
                 }
                 Write::Revoke { target, reason, now } => {
                     // It is to find what was recorded before it, in this very batch, too.
-                    insert(&mut transaction, &std::mem::take(&mut rows)).await?;
-                    self.denied.extend(revoke(&mut transaction, target, reason, *now).await?);
+                    insert(transaction, &std::mem::take(&mut rows)).await?;
+                    self.denied.extend(revoke(transaction, target, reason, *now).await?);
                     Ok(())
                 }
+                Write::Probe => sqlx::raw_sql(PROBE).execute(&mut *transaction).await.map(|_| Ok(()))?,
             });
         }
-        insert(&mut transaction, &rows).await?;
-        transaction.commit().await?;
+        insert(transaction, &rows).await?;
         Ok(results)
     }
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use palisade_ca::{CaConfig, Origin, RotateError, State};
-use palisade_identity::{Clock as _, UnixTime};
+use palisade_identity::{Clock as _, TrustBundles, UnixTime};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P384_SHA384,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256,
 };
 use time::OffsetDateTime;
 
-use crate::harness::{Server, TestClock, WEB, csr, domain, explain, identity, open_with, web};
+use crate::harness::{Server, TestClock, WEB, csr, domain, explain, identity, open, open_with, web};
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
@@ -220,6 +220,29 @@ async fn an_own_root_gives_way_to_plugged_in_files() {
     let text = explain(&open_with(own, &clock).await.unwrap_err());
     assert!(text.contains("--cacerts again"), "{text}");
     open_with(plugged, &clock).await.unwrap();
+}
+
+/// Who knows the old root alone, as from a join token, still finds the server, whatever kind of key the operator's PKI has.
+#[tokio::test]
+async fn a_root_made_here_certifies_its_plugged_in_successor() {
+    for kind in [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_RSA_SHA256] {
+        let (dir, state, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), root("root"));
+        let own = open(state.path(), &Arc::new(TestClock::default())).await.unwrap();
+        let token = own.create_join_token(&web(), Duration::ZERO).await.unwrap().token.to_string();
+        let key = KeyPair::generate_for(kind).unwrap();
+        let issuing = CertifiedIssuer::signed_by(params("issuing", |_| {}), key, &root).unwrap();
+        write(dir.path(), &issuing, &[&issuing], &[&root]);
+        let paths = (state.path().to_owned(), dir.path().to_owned());
+        let server = Server::start_with(move |config| (config.dir, config.cacerts) = (paths.0, Some(paths.1))).await;
+        server.authority.activate(Some(Duration::ZERO)).await.unwrap();
+        let key = KeyPair::generate().unwrap();
+        let answer = server.pinned(&token).ask(&csr(&key, &[WEB]), 0, Some(&token)).await.unwrap();
+        identity(&answer, &key)
+            .svid
+            .usable(&TrustBundles::from_iter([(*own.bundle()).clone()]), UnixTime::now())
+            .unwrap_err();
+        server.stop().await;
+    }
 }
 
 #[tokio::test]

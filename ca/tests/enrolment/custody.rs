@@ -15,7 +15,7 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnectOptions;
 use tonic::Code;
 
-use crate::harness::{Server, TestClock, WEB, certificates, csr, explain, open, request, web};
+use crate::harness::{Server, TestClock, WEB, certificates, csr, explain, issued, open, request, web};
 
 const DAY: u64 = 86_400;
 
@@ -33,7 +33,7 @@ async fn trap_36_a_restart_keeps_root_and_records_for_the_owner_alone() {
     let message = IstioCertificateRequest { csr: csr(&KeyPair::generate().unwrap(), &[WEB]), ..Default::default() };
     let service = CaService::new(Arc::clone(&second));
     service.create_certificate(request(message, Some(&token.token))).await.unwrap();
-    assert_eq!(first.issuances(&web(), 9).await.unwrap().len(), 1);
+    assert_eq!(issued(&first, &web(), 9).await.len(), 1);
     let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(files.len() >= 5, "version, journal, database, two keys: {files:?}");
     for file in files {
@@ -201,7 +201,7 @@ async fn the_server_certificate_renews_at_half_its_life() {
     let second = authority.server_identity();
     assert_ne!(second.svid.serial(), first.svid.serial());
     second.svid.usable(&second.bundles, clock.now()).unwrap();
-    assert_eq!(authority.issuances(second.svid.id(), 9).await.unwrap().len(), 2, "each has its row");
+    assert_eq!(issued(&authority, second.svid.id(), 9).await.len(), 2, "each has its row");
 }
 
 #[tokio::test]

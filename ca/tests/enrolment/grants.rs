@@ -72,13 +72,13 @@ async fn trap_03_names_come_from_the_entry_and_never_from_the_request() {
     for (asked, given) in [(0, 600), (60, 60), (86_400, 600)] {
         answer = agent.ask(&greedy(&key), asked, Some(&token)).await.unwrap();
         assert_eq!(names(&answer.cert_chain[0]), (vec![WEB.into()], vec!["web.shop".into()], 0));
-        let row = server.authority.issuances(&web(), 1).await.unwrap().remove(0);
+        let row = server.issued(&web(), 1).await.remove(0);
         assert_eq!(row.not_after - row.issued_at, given, "{asked}");
     }
     let current = identity(&answer, &key);
     let renewed = server.connect(Some(&current)).ask(&greedy(&key), 86_400, None).await.unwrap();
     assert_eq!(names(&renewed.cert_chain[0]).1, ["web.shop"], "a renewal keeps what is still granted");
-    let row = server.authority.issuances(&web(), 1).await.unwrap().remove(0);
+    let row = server.issued(&web(), 1).await.remove(0);
     assert_eq!((row.attestor.as_str(), row.not_after - row.issued_at), ("certificate", 600));
     entries.delete(&made.id).await.unwrap();
     let renewed = server.connect(Some(&current)).ask(&greedy(&key), 0, None).await.unwrap();

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use palisade_ca::{AgentsService, Authority, CaConfig, CaService, EntryChanges, EntrySource};
+use palisade_ca::{
+    AgentsService, Authority, CaConfig, CaService, EntryChanges, EntrySource, IssuanceQuery, IssuanceRow, Target,
+};
 use palisade_identity::tls;
 use palisade_identity::{
     CertificateDer, Clock, Identity, PrivateKey, SpiffeId, TrustBundle, TrustBundles, TrustDomain, UnixTime, X509Svid,
@@ -156,6 +158,11 @@ impl Server {
         Self { authority, clock, registry, dir, entries, address, shutdown, task }
     }
 
+    /// The newest rows of an ID, newest first.
+    pub(crate) async fn issued(&self, id: &SpiffeId, limit: u32) -> Vec<IssuanceRow> {
+        issued(&self.authority, id, limit).await
+    }
+
     pub(crate) async fn token(&self, id: &SpiffeId) -> String {
         let token = self.authority.create_join_token(id, Duration::ZERO).await.unwrap();
         token.token.to_string()
@@ -229,6 +236,12 @@ impl Server {
         self.shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("the server ends").unwrap();
     }
+}
+
+/// The newest rows of an ID, newest first.
+pub(crate) async fn issued(authority: &Authority, id: &SpiffeId, limit: u32) -> Vec<IssuanceRow> {
+    let target = Some(Target::Id(id.as_str().to_owned()));
+    authority.issuances(&IssuanceQuery { target, since: 0, limit }).await.unwrap()
 }
 
 /// An agent's stream.

@@ -54,7 +54,7 @@ async fn a_projected_token_enrols_with_every_algorithm_of_clusters() {
     for issuer in &issuers {
         outcome(&server, &issuer.token(&claims("shop", "web", now()))).await.unwrap();
     }
-    let rows = server.authority.issuances(&web(), 9).await.unwrap();
+    let rows = server.issued(&web(), 9).await;
     assert!(rows.len() == 4 && rows.iter().all(|row| row.attestor == "kubernetes"));
     server.stop().await;
 }

@@ -52,9 +52,10 @@ async fn trap_16_a_token_enrols_and_the_certificate_renews() {
     second.svid.usable(&second.bundles, UnixTime::now()).unwrap();
     assert_ne!(first.svid.serial(), second.svid.serial());
 
-    let rows = server.authority.issuances(&web(), 10).await.unwrap();
-    let facts: Vec<_> = rows.iter().map(|row| (row.serial.as_str(), row.attestor.as_str())).collect();
-    assert_eq!(facts, [(second.svid.serial(), "certificate"), (first.svid.serial(), "join-token")]);
+    let rows = server.issued(&web(), 10).await;
+    let facts: Vec<_> = rows.iter().map(|row| (row.serial.as_str(), row.attestor.as_str(), row.reason())).collect();
+    let renewed = (second.svid.serial(), "certificate", "renewal");
+    assert_eq!(facts, [renewed, (first.svid.serial(), "join-token", "enrolment")]);
     assert!(rows[0].caller.starts_with("127.0.0.1:") && rows[0].requested_ttl == 7_200);
     assert_eq!(rows[0].not_after - rows[0].issued_at, 7_200);
     assert!(server.metric("palisade_ca_issued_total{attestor=\"join-token\"} 1"));
@@ -97,7 +98,7 @@ async fn a_token_works_once_and_again_only_for_the_same_key() {
     let status = agent.ask(&csr(&yours, &[WEB]), 0, Some(&token)).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "attestation failed"));
     assert!(server.metric("palisade_ca_refused_total{reason=\"token-used\"} 1"));
-    assert_eq!(server.authority.issuances(&web(), 10).await.unwrap().len(), 2);
+    assert_eq!(server.issued(&web(), 10).await.len(), 2);
     server.stop().await;
 }
 
@@ -114,7 +115,7 @@ async fn of_many_keys_at_once_one_gets_the_token() {
     }
     let served = tasks.join_all().await.into_iter().filter(|served| *served).count();
     assert_eq!(served, 1);
-    assert_eq!(server.authority.issuances(&web(), 99).await.unwrap().len(), 1);
+    assert_eq!(server.issued(&web(), 99).await.len(), 1);
     server.stop().await;
 }
 
@@ -155,7 +156,7 @@ async fn a_bad_request_is_refused_with_its_reason_and_costs_nothing() {
     let answer = agent.ask(&good, 0, Some(&token)).await.expect("the token is still good");
     // Subject and names are ours, whatever was asked for.
     assert_eq!(identity(&answer, &key).svid.id(), &web());
-    assert_eq!(server.authority.issuances(&web(), 9).await.unwrap().len(), 1);
+    assert_eq!(server.issued(&web(), 9).await.len(), 1);
     server.stop().await;
 }
 
@@ -165,7 +166,7 @@ async fn a_foreign_certificate_gets_nothing() {
     let foreign = other.enrol(&web()).await;
     let key = KeyPair::generate().unwrap();
     assert!(server.connect(Some(&foreign)).ask(&csr(&key, &[WEB]), 0, None).await.is_err());
-    assert!(server.authority.issuances(&web(), 9).await.unwrap().is_empty());
+    assert!(server.issued(&web(), 9).await.is_empty());
     // And an agent that pinned the other root does not talk to us.
     let token = other.token(&web()).await;
     let status = server.pinned(&token).ask(&csr(&key, &[WEB]), 0, Some(&token)).await.unwrap_err();
@@ -197,7 +198,7 @@ async fn trap_39_a_lifetime_over_the_maximum_is_shortened_and_reported() {
     for (asked, given) in [(i64::MAX, 86_400), (86_400, 86_400), (-1, 3_600), (30, 30)] {
         let key = KeyPair::generate().unwrap();
         let answer = agent.ask(&csr(&key, &[]), asked, None).await.unwrap();
-        let row = server.authority.issuances(&web(), 1).await.unwrap().remove(0);
+        let row = server.issued(&web(), 1).await.remove(0);
         assert_eq!(row.not_after - row.issued_at, given, "{asked}");
         assert_eq!((row.requested_ttl, row.shortened), (asked, asked > 86_400));
         let not_after = identity(&answer, &key).svid.not_after().as_secs();
@@ -281,7 +282,7 @@ async fn a_crowd_is_served() {
         let chain: Vec<_> = answer.as_ref().unwrap()[..2].iter().flat_map(|pem| harness::certificates(pem)).collect();
         palisade_identity::verify_peer(&chain, &bundles, UnixTime::now()).unwrap();
     }
-    assert_eq!(server.authority.issuances(&web(), 1_000).await.unwrap().len(), 201);
+    assert_eq!(server.issued(&web(), 1_000).await.len(), 201);
     assert_eq!(server.authority.bundle().trust_domain(), &domain());
     server.stop().await;
 }

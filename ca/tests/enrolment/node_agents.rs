@@ -69,7 +69,7 @@ async fn a_node_agent_gets_the_certificates_of_its_node() {
     let (key, agent) = (KeyPair::generate().unwrap(), claims("istio-system", "ztunnel", now()));
     let answer = node.ask(&agent, WEB, &key).await.unwrap();
     assert_eq!(identity(&answer, &key).svid.id(), &web(), "the ID asked for, one certificate an element, roots last");
-    let row = node.server.authority.issuances(&web(), 1).await.unwrap().remove(0);
+    let row = node.server.issued(&web(), 1).await.remove(0);
     assert_eq!(row.attestor, "kubernetes");
     assert!(row.caller.ends_with(" for spiffe://cluster.local/ns/istio-system/sa/ztunnel"), "{}", row.caller);
     assert_eq!(row.not_after - row.issued_at, 86_400);
@@ -129,6 +129,6 @@ async fn trap_12_every_condition_of_impersonation_is_checked() {
         assert!(status.message().contains(reason), "{}", status.message());
         assert!(node.server.counted(&format!("palisade_ca_refused_total{{reason=\"{reason}\"}}")), "{reason}");
     }
-    assert!(node.server.authority.issuances(&SpiffeId::parse(WEB).unwrap(), 9).await.unwrap().is_empty());
+    assert!(node.server.issued(&SpiffeId::parse(WEB).unwrap(), 9).await.is_empty());
     node.server.stop().await;
 }

@@ -100,7 +100,7 @@ pub(super) async fn run(inner: &Inner, shutdown: CancellationToken) {
         // What was stored long ago was received no later than it began.
         validity(&identity, identity.svid.not_before())
     });
-    let mut renewer = Renewer { inner, plan: Plan::new(start, draw()), unsaved: false };
+    let mut renewer = Renewer { inner, plan: Plan::new(start, draw()), unsaved: false, enrolling: None };
     loop {
         renewer.look();
         let pause = match renewer.plan.step(inner.clock.now(), Instant::now()) {
@@ -125,6 +125,8 @@ struct Renewer<'a> {
     plan: Plan,
     /// The identity in hand could not be written to disk yet.
     unsaved: bool,
+    /// The key and request that a join token may be spent on: if the answer is lost or of no use, only the same key is answered again.
+    enrolling: Option<(PrivateKey, String)>,
 }
 
 impl Renewer<'_> {
@@ -138,7 +140,7 @@ impl Renewer<'_> {
 
     async fn attempt(&mut self) {
         let epoch = self.inner.roster.now().epoch;
-        match request(self.inner).await {
+        match request(self.inner, &mut self.enrolling).await {
             Ok(identity) => {
                 self.inner.own_epoch.store(epoch, Ordering::Release);
                 self.install(Arc::new(with_known_trust(self.inner, identity))).await;
@@ -227,8 +229,8 @@ struct Contact {
     pinned_root: Option<[u8; 32]>,
 }
 
-/// One attempt, without any effect but the request itself.
-async fn request(inner: &Inner) -> Result<Identity, RenewError> {
+/// One attempt, without any effect but the request itself and what is kept of it in `enrolling`.
+async fn request(inner: &Inner, enrolling: &mut Option<(PrivateKey, String)>) -> Result<Identity, RenewError> {
     let current = inner.holder.current();
     let now = inner.clock.now();
     let mut contact = match current.as_deref().filter(|identity| identity.svid.usable(&identity.bundles, now).is_ok()) {
@@ -236,15 +238,20 @@ async fn request(inner: &Inner) -> Result<Identity, RenewError> {
         None => first_contact(inner).await?,
     };
     contact.tls.time_provider = tls::time_provider(Arc::clone(&inner.clock));
-    let (key, csr) = key_and_csr()?;
-    let csr = csr.pem().map_err(|error| RenewError::Key(Box::new(error)))?;
+    let (key, csr) = match enrolling.take().filter(|_| contact.token.is_some()) {
+        Some(kept) => kept,
+        None => key_and_pem()?,
+    };
+    *enrolling = contact.token.is_some().then(|| (key.clone(), csr.clone()));
     let elements = authority::create_certificate(&inner.config, Arc::new(contact.tls), contact.token.as_ref(), csr)
         .await
         .map_err(RenewError::Call)?;
     let known: Option<&SpiffeId> =
         inner.config.expected_id.as_ref().or_else(|| current.as_deref().map(|identity| identity.svid.id()));
     let expect = Expectation { trust_domain: &inner.config.trust_domain, id: known, pinned_root: contact.pinned_root };
-    answer::accept(&elements, key, &expect, inner.clock.now()).map_err(RenewError::Answer)
+    let identity = answer::accept(&elements, key, &expect, inner.clock.now()).map_err(RenewError::Answer)?;
+    *enrolling = None;
+    Ok(identity)
 }
 
 /// Shows the current certificate to a server recognised by the current bundle.
@@ -312,6 +319,11 @@ pub(super) fn key_and_csr() -> Result<(PrivateKey, CertificateSigningRequest), R
     params.distinguished_name = DistinguishedName::new();
     let csr = params.serialize_request(&signer).map_err(|error| RenewError::Key(Box::new(error)))?;
     Ok((key, csr))
+}
+
+fn key_and_pem() -> Result<(PrivateKey, String), RenewError> {
+    let (key, csr) = key_and_csr()?;
+    Ok((key, csr.pem().map_err(|error| RenewError::Key(Box::new(error)))?))
 }
 
 fn validity(identity: &Identity, received: rustls_pki_types::UnixTime) -> Validity {
