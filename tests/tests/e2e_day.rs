@@ -57,7 +57,8 @@ fn the_server_is_killed_while_a_root_is_new(cast: &mut Cast) {
     cast.load.pass(SHARE);
 }
 
-/// A root that is new to an agent is new to the Envoy beside it, which has to find the agent first.
+/// A root that is new to an agent is new to the Envoy beside it, which has to find the agent first: nobody waits for it here but
+/// the agent itself.
 fn an_agent_is_killed_and_misses_a_root(cast: &mut Cast) {
     cast.east.kill_agent();
     cast.load.pass(SHARE);
@@ -65,8 +66,9 @@ fn an_agent_is_killed_and_misses_a_root(cast: &mut Cast) {
     cast.west.kill_agent();
     cast.order_root();
     cast.load.pass(SHARE);
-    cast.west.start_agent();
+    cast.west.agent.start().unwrap();
     cast.use_root();
+    cast.west.wait_for_envoy();
     cast.load.pass(SHARE);
 }
 

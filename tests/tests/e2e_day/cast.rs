@@ -55,6 +55,10 @@ impl Side {
     /// The agent comes back, and Envoy finds it.
     pub(crate) fn start_agent(&mut self) {
         self.agent.start().unwrap();
+        self.wait_for_envoy();
+    }
+
+    pub(crate) fn wait_for_envoy(&self) {
         poll("Envoy to subscribe again", || match self.metric("palisade_sds_streams") {
             STREAMS => Ok(()),
             other => Err((other, self.envoy.log())),
