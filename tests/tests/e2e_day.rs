@@ -20,7 +20,7 @@ use cast::Cast;
 use palisade_tests::{envoy, skip};
 
 /// A renewal is due at half of it, give or take a tenth.
-const LEAF: Duration = Duration::from_secs(24);
+const LEAF: Duration = Duration::from_secs(32);
 /// Calls that each caller must get through between two events.
 const SHARE: u64 = 20;
 /// For how long the events are repeated; not set, each comes once.

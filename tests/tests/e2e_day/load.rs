@@ -70,7 +70,8 @@ impl Load {
 
     /// Fails if a call has failed.
     pub(crate) fn check(&self) {
-        let failed = self.failed.lock().unwrap();
+        // A copy: the callers go on writing.
+        let failed = self.failed.lock().unwrap().clone();
         assert!(
             failed.is_empty(),
             "{} calls failed of {:?}; first: {:?}",
