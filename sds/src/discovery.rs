@@ -57,6 +57,7 @@ impl Discovery {
             who,
             inbound,
             changed: self.feed.subscribe(),
+            place: self.feed.place(),
             feed: self.feed.clone(),
             metrics: self.metrics.clone(),
             shutdown: self.shutdown.clone(),

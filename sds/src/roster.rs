@@ -9,15 +9,19 @@ use tokio::sync::watch;
 
 pub(crate) use entry::{Entries, Entry};
 pub(crate) use held::{Held, issuers};
+pub(crate) use places::Place;
+use places::Places;
 
 mod entry;
 mod held;
+mod places;
 
 /// The state of this moment, and who wants to know when it changes.
 pub(crate) struct Roster {
     state: ArcSwap<State>,
     writing: Mutex<()>,
     changed: Arc<watch::Sender<()>>,
+    places: Places,
 }
 
 /// Everything that may change while the agent runs. Parts that did not change are shared with the state before.
@@ -37,7 +41,8 @@ pub(crate) struct State {
 
 impl Default for Roster {
     fn default() -> Self {
-        Self { state: ArcSwap::default(), writing: Mutex::default(), changed: Arc::new(watch::Sender::new(())) }
+        let changed = Arc::new(watch::Sender::new(()));
+        Self { state: ArcSwap::default(), writing: Mutex::default(), changed, places: Places::default() }
     }
 }
 
@@ -53,7 +58,7 @@ impl Roster {
         let mut state = State::clone(&self.state.load());
         change(&mut state);
         self.state.store(Arc::new(state));
-        self.changed.send_replace(());
+        self.wake();
     }
 
     /// Wakes at each change after this call, and when [`Roster::wake`] says so.
@@ -63,7 +68,18 @@ impl Roster {
 
     /// Something beside the state has changed that its readers combine with it: the agent's own identity.
     pub(crate) fn wake(&self) {
+        self.places.open();
         self.changed.send_replace(());
+    }
+
+    /// For a subscriber that is about to look at the state: to be kept from when it has acknowledged what it saw.
+    pub(crate) fn place(&self) -> Place {
+        self.places.newest()
+    }
+
+    /// Waits until every subscriber has acknowledged the state of this moment.
+    pub(crate) async fn acknowledged(&self) {
+        self.places.all_moved_on().await;
     }
 }
 

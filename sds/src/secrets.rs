@@ -12,7 +12,7 @@ use rustls_pki_types::UnixTime;
 use tokio::sync::watch;
 
 use crate::attest::Evidence;
-use crate::roster::{Entry, Roster, State};
+use crate::roster::{Entry, Place, Roster, State};
 pub(crate) use encoded::Resource;
 pub(crate) use trust::Trust;
 pub(crate) use view::{Served, Slot, Standing, View};
@@ -77,6 +77,11 @@ impl Feed {
     /// Wakes at each change after this call.
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
         self.shared.roster.subscribe()
+    }
+
+    /// See [`Roster::place`].
+    pub(crate) fn place(&self) -> Place {
+        self.shared.roster.place()
     }
 
     /// The clock that dates are judged by.

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+pub mod sds;
+
 /// How long Envoy may take to parse its configuration and to listen; ten thousand policies take seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -106,6 +108,16 @@ impl Envoy {
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").context("no answer of the admin port")?;
         if head.contains("transfer-encoding: chunked") { unchunk(body) } else { Ok(body.to_owned()) }
+    }
+
+    /// The sum of the counters whose names end so; 0 if there are none.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or says something that is no counter.
+    pub fn counted(&self, ending: &str) -> Result<u64> {
+        let text = self.admin("/stats")?;
+        let values = text.lines().filter_map(|line| line.split_once(": ")).filter(|(name, _)| name.ends_with(ending));
+        values.map(|(name, value)| value.parse::<u64>().with_context(|| format!("{name}: {value}"))).sum()
     }
 
     fn wait<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> Result<T> {

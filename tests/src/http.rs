@@ -28,6 +28,16 @@ pub fn request(address: SocketAddr, method: &str, path: &str, host: &str) -> Res
     raw(address, &format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
 }
 
+/// The sum of the metrics at `address` whose names, with their labels, begin so; 0 if there are none.
+///
+/// # Errors
+/// As [`request`], and when a value is no whole number.
+pub fn counted(address: SocketAddr, name: &str) -> Result<u64> {
+    let page = request(address, "GET", "/metrics", "localhost")?.body;
+    let values = page.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit_once(' '));
+    values.map(|(name, value)| value.parse::<u64>().with_context(|| format!("{name}: {value}"))).sum()
+}
+
 /// Sends `bytes` and reads the answer to the end of the connection.
 ///
 /// # Errors

@@ -12,4 +12,4 @@ pub mod shop;
 mod wait;
 
 pub use process::{Finished, Palisade, binary, run};
-pub use wait::{poll, poll_async, skip};
+pub use wait::{poll, poll_async, poll_for, skip};

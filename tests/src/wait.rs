@@ -13,9 +13,17 @@ const STEP: Duration = Duration::from_millis(5);
 ///
 /// # Panics
 /// After 30 seconds, with `what` and the last `Err`.
+pub fn poll<T, E: Debug>(what: &str, probe: impl FnMut() -> Result<T, E>) -> T {
+    poll_for(BOUND, what, probe)
+}
+
+/// As [`poll`], for what takes its time by its nature: the end of a certificate, for one.
+///
+/// # Panics
+/// After `bound`, with `what` and the last `Err`.
 #[expect(clippy::panic, reason = "a test that waited in vain has failed")]
-pub fn poll<T, E: Debug>(what: &str, mut probe: impl FnMut() -> Result<T, E>) -> T {
-    let deadline = Instant::now() + BOUND;
+pub fn poll_for<T, E: Debug>(bound: Duration, what: &str, mut probe: impl FnMut() -> Result<T, E>) -> T {
+    let deadline = Instant::now() + bound;
     loop {
         match probe() {
             Ok(value) => return value,

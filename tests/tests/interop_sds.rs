@@ -1,7 +1,7 @@
 //! The certificate authority and the agent, with subscribers that nobody here wrote: a real Envoy on SDS, in both protocols
 //! and in both roles of a handshake, and py-spiffe on the Workload API.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "tests")]
+#![expect(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 #[path = "interop_sds/envoy.rs"]
 mod envoy;
@@ -15,6 +15,8 @@ mod node;
 mod peer;
 #[path = "interop_sds/python.rs"]
 mod python;
+#[path = "interop_sds/revoked.rs"]
+mod revoked;
 
 use envoy::{Envoy, Protocol};
 use mesh::{CART, FRONT, Mesh};

@@ -18,6 +18,9 @@ pub(crate) struct Followers(Arc<Mutex<Table>>);
 struct Table {
     next: u64,
     live: BTreeMap<u64, FollowerStatus>,
+    /// How many streams of an ID have ended and were not opened again. Many agents may have one ID, and those that are there do
+    /// not speak for the one that is not.
+    gone: BTreeMap<String, usize>,
 }
 
 impl Followers {
@@ -26,6 +29,9 @@ impl Followers {
         let mut table = self.lock();
         table.next += 1;
         let number = table.next;
+        if let Some(gone) = table.gone.remove(id.as_str()).filter(|gone| *gone > 1) {
+            table.gone.insert(id.as_str().to_owned(), gone - 1);
+        }
         let (bundle_digest, rejected) = (String::new(), String::new());
         table.live.insert(number, FollowerStatus { id: id.as_str().to_owned(), address, bundle_digest, rejected });
         Following { followers: self.clone(), number }
@@ -39,9 +45,16 @@ impl Followers {
         ids.into_iter().collect()
     }
 
-    /// IDs of all.
+    /// IDs of which every agent is there that was.
     pub(crate) fn ids(&self) -> BTreeSet<String> {
-        self.lock().live.values().map(|follower| follower.id.clone()).collect()
+        let table = self.lock();
+        let ids = table.live.values().map(|follower| &follower.id);
+        ids.filter(|id| !table.gone.contains_key(*id)).cloned().collect()
+    }
+
+    /// Another authority signs now: who missed its root is not waited for any more.
+    pub(crate) fn forget_gone(&self) {
+        self.lock().gone.clear();
     }
 
     pub(crate) fn all(&self) -> Vec<FollowerStatus> {
@@ -73,6 +86,9 @@ impl Following {
 
 impl Drop for Following {
     fn drop(&mut self) {
-        self.followers.lock().live.remove(&self.number);
+        let mut table = self.followers.lock();
+        if let Some(follower) = table.live.remove(&self.number) {
+            *table.gone.entry(follower.id).or_default() += 1;
+        }
     }
 }

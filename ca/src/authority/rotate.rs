@@ -273,6 +273,7 @@ impl Authority {
         }
         journal.activate(self.now());
         self.apply(hands, journal).await?;
+        self.followers.forget_gone();
         if unacknowledged {
             let waiting = self.followers.waiting(&self.realm.load().digest).join(", ");
             tracing::warn!(authority = prepared, waiting, "authority activated before everybody acknowledged it");

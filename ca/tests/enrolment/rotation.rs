@@ -117,6 +117,34 @@ async fn a_rotation_goes_on_by_itself() {
     server.stop().await;
 }
 
+/// Agents of one ID, as the pods of a deployment are: the one that follows does not speak for the one that is away.
+#[tokio::test]
+async fn a_root_waits_for_the_other_agent_of_the_same_id() {
+    let server = Server::start().await;
+    let (here, away) = (server.enrol(&web()).await, server.enrol(&web()).await);
+    let mut follower = server.follow(&here).await;
+    let leaving = server.follow(&away).await;
+    drop(leaving);
+    until(async || server.authority.status().await.unwrap().followers.len() == 1).await;
+    server.authority.prepare(true, None).await.unwrap();
+    follower.next().await.unwrap();
+    follower.acknowledge(&server.authority).await;
+    server.authority.maintain().await;
+    assert_eq!(states(&server).await, [State::Active, State::Prepared], "one has never heard of the new root");
+    let next = server.authority.status().await.unwrap().authorities[1].next.clone();
+    assert!(next.what.contains("do not follow"), "{next:?}");
+    let back = server.follow(&away).await;
+    server.authority.maintain().await;
+    assert_eq!(states(&server).await, [State::Active, State::Prepared], "it has not acknowledged");
+    back.acknowledge(&server.authority).await;
+    until(async || {
+        server.authority.maintain().await;
+        states(&server).await == [State::Old, State::Active]
+    })
+    .await;
+    server.stop().await;
+}
+
 /// An agent that hangs cannot hold a rotation up past the operator's deadline.
 #[tokio::test]
 async fn a_deadline_passes_over_those_who_do_not_answer() {

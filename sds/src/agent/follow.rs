@@ -13,10 +13,11 @@ use palisade_wire::agents::{AgentReport, AgentState};
 use palisade_wire::channel;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use super::Inner;
 use super::renew::{self, draw};
@@ -29,6 +30,10 @@ const MAX_STATE: usize = 64 * 1024 * 1024;
 const ANSWER: Duration = Duration::from_secs(30);
 /// A tenth of it is the longest pause between attempts: what is revoked should be known soon after the server is back.
 const PATIENCE: Duration = Duration::from_secs(100);
+/// Envoy and go-spiffe pause no longer than this between attempts to reach an agent.
+const COMING_BACK: Duration = Duration::from_secs(30);
+/// Who has not acknowledged after this time is not waited for: one that hangs must not hold up the roots of all.
+const SUBSCRIBERS: Duration = Duration::from_secs(10);
 
 /// Why a state is not used. The agent keeps what it had.
 #[derive(Debug, thiserror::Error)]
@@ -65,13 +70,14 @@ pub(super) fn connect(inner: &Inner) -> Result<Channel, channel::ChannelError> {
 pub(super) async fn run(inner: &Inner, shutdown: CancellationToken) {
     let mut ready = inner.holder.readiness();
     let mut failures = 0;
+    let all_back = Instant::now() + inner.coming_back();
     loop {
         let session = async {
             // Without a certificate there is nothing to be recognised by.
             if ready.wait_for(|ready| *ready).await.is_err() {
                 std::future::pending::<()>().await;
             }
-            follow(inner).await
+            follow(inner, all_back).await
         };
         let Some(end) = shutdown.run_until_cancelled(session).await else { return };
         // Whatever the answer was, it was one: without entries the agent is what it was before there were any.
@@ -88,24 +94,43 @@ pub(super) async fn run(inner: &Inner, shutdown: CancellationToken) {
     }
 }
 
-async fn follow(inner: &Inner) -> End {
+async fn follow(inner: &Inner, all_back: Instant) -> End {
     let channel = match inner.channel() {
         Ok(channel) => channel,
         Err(status) => return End::Failed(status),
     };
     let mut client = AgentsClient::new(channel).max_decoding_message_size(MAX_STATE);
     let (reports, outgoing) = mpsc::channel(4);
-    // There is room: it is empty.
-    let _ = reports.try_send(inner.report(String::new()));
+    // There is room: it is empty. Nothing is acknowledged before the first state.
+    let _ = reports.try_send(AgentReport::default());
     let opened = tokio::time::timeout(ANSWER, client.follow(ReceiverStream::new(outgoing))).await;
     let mut states = match opened {
         Ok(Ok(answer)) => answer.into_inner(),
         Ok(Err(status)) => return End::of(status),
         Err(_) => return End::Failed(Status::deadline_exceeded("no answer in time")),
     };
-    let mut any = false;
+    listen(inner, &mut states, &reports, all_back).await
+}
+
+async fn listen(
+    inner: &Inner,
+    states: &mut Streaming<AgentState>,
+    reports: &mpsc::Sender<AgentReport>,
+    all_back: Instant,
+) -> End {
+    let (mut any, mut unreported) = (false, false);
     loop {
-        let state = match states.message().await {
+        let state = tokio::select! {
+            state = states.message() => state,
+            () = inner.subscribers_have_it(all_back), if unreported => {
+                unreported = false;
+                if reports.send(inner.report(String::new())).await.is_err() {
+                    return End::Lost;
+                }
+                continue;
+            }
+        };
+        let state = match state {
             Ok(Some(state)) => state,
             Ok(None) => return End::Lost,
             // A stream that was of use is opened again at once: it ends with the certificate that it was opened with, too.
@@ -114,16 +139,14 @@ async fn follow(inner: &Inner) -> End {
         };
         any = true;
         inner.following.store(true, Ordering::Release);
-        let rejected = match inner.apply(state).await {
-            Ok(()) => String::new(),
-            Err(error) => {
-                let why = error_chain(&error);
-                tracing::error!(reason = %why, "a state of the server cannot be used; what there was stays in use");
-                why
+        let applied = inner.apply(state).await;
+        unreported = applied.is_ok();
+        if let Err(error) = applied {
+            let why = error_chain(&error);
+            tracing::error!(reason = %why, "a state of the server cannot be used; what there was stays in use");
+            if reports.send(inner.report(why)).await.is_err() {
+                return End::Lost;
             }
-        };
-        if reports.send(inner.report(rejected)).await.is_err() {
-            return End::Lost;
         }
     }
 }
@@ -161,6 +184,24 @@ impl Inner {
                 tracing::warn!(reason = %error_chain(status), retry_in_ms, "the server cannot be followed");
                 pause
             }
+        }
+    }
+
+    /// How long those who were served before this start may take to come back. Nobody was before the first identity, and short
+    /// lives cannot wait for long.
+    pub(super) fn coming_back(&self) -> Duration {
+        let served_before = self.config.socket.as_ref().and_then(|_| self.holder.current());
+        served_before.map_or(Duration::ZERO, |identity| {
+            let life = identity.svid.not_after().as_secs().saturating_sub(identity.svid.not_before().as_secs());
+            COMING_BACK.min(Duration::from_secs(life) / 8)
+        })
+    }
+
+    /// Waits until whoever gets trust from here has what is installed: a root that signs before would be refused by them.
+    async fn subscribers_have_it(&self, all_back: Instant) {
+        tokio::time::sleep_until(all_back).await;
+        if tokio::time::timeout(SUBSCRIBERS, self.roster.acknowledged()).await.is_err() {
+            tracing::warn!("a subscriber does not acknowledge the trust bundle; the server is told without it");
         }
     }
 

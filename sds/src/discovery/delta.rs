@@ -23,6 +23,8 @@ pub(crate) struct Subscription {
     heard: bool,
     /// Number of responses sent; the nonce of the last one.
     sent: u64,
+    /// The last one that the client has answered.
+    answered: u64,
 }
 
 impl Machine for Subscription {
@@ -34,12 +36,12 @@ impl Machine for Subscription {
         if let Some(node) = &request.node {
             self.node.clone_from(&node.id);
         }
-        if self.sent > 0
-            && request.response_nonce == self.sent.to_string()
-            && let Some(error) = &request.error_detail
-        {
-            let names: Vec<&str> = self.wanted.keys().map(String::as_str).collect();
-            rejection::record(metrics, &self.node, &names.join(","), &error.message);
+        if self.sent > 0 && request.response_nonce == self.sent.to_string() {
+            self.answered = self.sent;
+            if let Some(error) = &request.error_detail {
+                let names: Vec<&str> = self.wanted.keys().map(String::as_str).collect();
+                rejection::record(metrics, &self.node, &names.join(","), &error.message);
+            }
         }
         self.subscribe(request)
     }
@@ -71,6 +73,10 @@ impl Machine for Subscription {
             nonce: self.sent.to_string(),
             ..DeltaDiscoveryResponse::default()
         })
+    }
+
+    fn is_answered(&self) -> bool {
+        self.answered == self.sent
     }
 }
 

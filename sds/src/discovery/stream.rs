@@ -11,6 +11,7 @@ use tonic::{Status, Streaming};
 use super::Answers;
 use crate::attest::DENIED;
 use crate::metrics::{Metrics, StreamGuard};
+use crate::roster::Place;
 use crate::schedule;
 use crate::secrets::{Feed, Standing, View, Who};
 
@@ -29,6 +30,9 @@ pub(crate) trait Machine: Send + 'static {
 
     /// The response that is due, if any. Called after every message and every change.
     fn reply(&mut self, view: &View) -> Option<Self::Response>;
+
+    /// Whether the client has said something about the last response: yes or no, it will not change its mind.
+    fn is_answered(&self) -> bool;
 }
 
 /// Everything one open stream holds.
@@ -38,6 +42,8 @@ pub(crate) struct Open<M: Machine> {
     pub(crate) inbound: Streaming<M::Request>,
     pub(crate) feed: Feed,
     pub(crate) changed: watch::Receiver<()>,
+    /// Up to here the client has acknowledged everything.
+    pub(crate) place: Place,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
     /// Counts the stream while it is open.
@@ -62,6 +68,7 @@ impl<M: Machine> Open<M> {
     async fn next(&mut self) -> Result<Option<M::Response>, Status> {
         loop {
             self.changed.mark_unchanged();
+            let place = self.feed.place();
             let view = self.feed.view(&self.who);
             if view.standing == Standing::Nobody {
                 return Err(Status::permission_denied(DENIED));
@@ -69,6 +76,9 @@ impl<M: Machine> Open<M> {
             if let Some(response) = self.machine.reply(&view) {
                 self.metrics.pushes.inc();
                 return Ok(Some(response));
+            }
+            if self.machine.is_answered() {
+                self.place = place;
             }
             if !self.wait(&view).await? {
                 return Ok(None);

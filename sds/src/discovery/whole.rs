@@ -21,6 +21,8 @@ pub(crate) struct Subscription {
     node: String,
     /// Number of responses sent; the nonce of the last one.
     sent: u64,
+    /// The last one that the client has answered.
+    answered: u64,
     /// Version of the last one.
     version: String,
     /// A request that wants an answer even if the content is the same.
@@ -52,11 +54,11 @@ impl Machine for Subscription {
             // About a response that a newer one has overtaken; the client will speak about that one next.
             return Ok(());
         }
-        if self.sent > 0
-            && answers_ours
-            && let Some(error) = request.error_detail
-        {
-            rejection::record(metrics, &self.node, &request.resource_names.join(","), &error.message);
+        if self.sent > 0 && answers_ours {
+            self.answered = self.sent;
+            if let Some(error) = request.error_detail {
+                rejection::record(metrics, &self.node, &request.resource_names.join(","), &error.message);
+            }
         }
         // Without a nonce it is no reply but a new question, and wants an answer whatever it had before.
         let question = self.sent == 0 || request.response_nonce.is_empty();
@@ -83,6 +85,10 @@ impl Machine for Subscription {
             nonce: self.sent.to_string(),
             ..DiscoveryResponse::default()
         })
+    }
+
+    fn is_answered(&self) -> bool {
+        self.answered == self.sent
     }
 }
 

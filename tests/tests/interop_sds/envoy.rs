@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub(crate) use palisade_tests::envoy::sds::Protocol;
+use palisade_tests::envoy::sds::bootstrap;
 use palisade_tests::{envoy, poll_async, skip};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::TcpStream;
-
-const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3";
 
 /// The Envoy of the pinned environment; `None` after a reported skip.
 pub(crate) fn binary(test: &str) -> Option<PathBuf> {
@@ -16,14 +16,6 @@ pub(crate) fn binary(test: &str) -> Option<PathBuf> {
         skip(test, "no Envoy: `cargo xtask test` installs it");
     }
     found
-}
-
-/// How Envoy asks for its secrets.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Protocol {
-    /// State of the world.
-    Whole,
-    Delta,
 }
 
 /// A running Envoy: an echo behind mTLS, and a plain port that leads through Envoy's own mTLS to an upstream.
@@ -42,7 +34,7 @@ impl Envoy {
         upstream: SocketAddr,
         change: impl FnOnce(&mut Value),
     ) -> Self {
-        let mut bootstrap = bootstrap(socket, protocol, upstream);
+        let mut bootstrap = bootstrap(socket, protocol, "a.test", upstream);
         change(&mut bootstrap);
         Self(envoy::Envoy::start(binary, &bootstrap).expect("Envoy starts"))
     }
@@ -75,110 +67,4 @@ impl Envoy {
     }
 
     pub(crate) fn stop(self) {}
-}
-
-fn bootstrap(socket: &Path, protocol: Protocol, upstream: SocketAddr) -> Value {
-    let sds = sds(protocol);
-    let common = json!({
-        "tls_certificate_sds_secret_configs": [{ "name": "default", "sds_config": sds }],
-        "combined_validation_context": {
-            "default_validation_context": {
-                "match_typed_subject_alt_names": [{ "san_type": "URI", "matcher": { "prefix": "spiffe://a.test/" } }],
-            },
-            "validation_context_sds_secret_config": { "name": "ROOTCA", "sds_config": sds },
-        },
-    });
-    json!({
-        "node": { "id": "interop", "cluster": "interop" },
-        "admin": { "address": any_port() },
-        "static_resources": {
-            "listeners": [mtls_listener(&common), plain_listener()],
-            "clusters": [sds_cluster(socket), upstream_cluster(&common, upstream)],
-        },
-    })
-}
-
-fn any_port() -> Value {
-    json!({ "socket_address": { "address": "127.0.0.1", "port_value": 0 } })
-}
-
-fn sds(protocol: Protocol) -> Value {
-    let api_type = match protocol {
-        Protocol::Whole => "GRPC",
-        Protocol::Delta => "DELTA_GRPC",
-    };
-    json!({
-        "resource_api_version": "V3",
-        // Until the secrets have come the port stays closed.
-        "initial_fetch_timeout": "0s",
-        "api_config_source": {
-            "api_type": api_type,
-            "transport_api_version": "V3",
-            "set_node_on_first_message_only": true,
-            "grpc_services": [{ "envoy_grpc": { "cluster_name": "sds" } }],
-        },
-    })
-}
-
-fn mtls_listener(common: &Value) -> Value {
-    json!({
-        "name": "mtls",
-        "address": any_port(),
-        "filter_chains": [{
-            "transport_socket": { "name": "tls", "typed_config": {
-                "@type": format!("{TLS}.DownstreamTlsContext"),
-                "require_client_certificate": true,
-                "disable_stateless_session_resumption": true,
-                "disable_stateful_session_resumption": true,
-                "common_tls_context": common,
-            } },
-            "filters": [{ "name": "echo", "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo",
-            } }],
-        }],
-    })
-}
-
-fn plain_listener() -> Value {
-    json!({
-        "name": "plain",
-        "address": any_port(),
-        "filter_chains": [{ "filters": [{ "name": "tcp", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-            "stat_prefix": "plain",
-            "cluster": "upstream",
-        } }] }],
-    })
-}
-
-fn sds_cluster(socket: &Path) -> Value {
-    json!({
-        "name": "sds",
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": { "http2_protocol_options": {} },
-        } },
-        "load_assignment": endpoint("sds", &json!({ "pipe": { "path": socket } })),
-    })
-}
-
-fn upstream_cluster(common: &Value, upstream: SocketAddr) -> Value {
-    let address = json!({ "socket_address": { "address": upstream.ip(), "port_value": upstream.port() } });
-    json!({
-        "name": "upstream",
-        "type": "STATIC",
-        "connect_timeout": "5s",
-        "transport_socket": { "name": "tls", "typed_config": {
-            "@type": format!("{TLS}.UpstreamTlsContext"),
-            "max_session_keys": 0,
-            "common_tls_context": common,
-        } },
-        "load_assignment": endpoint("upstream", &address),
-    })
-}
-
-fn endpoint(cluster: &str, address: &Value) -> Value {
-    json!({ "cluster_name": cluster, "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }] })
 }

@@ -132,3 +132,46 @@ async fn trap_25_everybody_has_what_they_had_after_a_restart_without_the_server(
     assert_eq!(svids.message().await.unwrap().unwrap(), before);
     running.stop().await;
 }
+
+/// Trap 13: a root that signs before every validator has it. The validators are the Envoys, not the agent.
+#[tokio::test]
+async fn trap_13_a_bundle_is_acknowledged_when_the_subscribers_have_it() {
+    let (scripted, home, running) = served().await;
+    let mut secrets = SecretDiscoveryServiceClient::new(channel::unix(home.config.socket.as_ref().unwrap()));
+    let roots = DiscoveryRequest { resource_names: vec!["ROOTCA".to_owned()], ..DiscoveryRequest::default() };
+    let (requests, sent) = tokio::sync::mpsc::unbounded_channel();
+    requests.send(roots.clone()).unwrap();
+    let sent = tokio_stream::wrappers::UnboundedReceiverStream::new(sent);
+    let mut stream = secrets.stream_secrets(sent).await.unwrap().into_inner();
+    let answer = |response_nonce| DiscoveryRequest { response_nonce, ..roots.clone() };
+    let first = stream.message().await.unwrap().unwrap();
+    requests.send(answer(first.nonce)).unwrap();
+    let (ours, next) = (scripted.authority.clone(), Authority::new("next"));
+    scripted.tell(&[&ours, &next], |state| state.entries = vec![entry("web", &[&own_user()])]);
+    let second = stream.message().await.unwrap().unwrap();
+    let bundle = running.agent.current().unwrap().bundles.get("a.test").unwrap().clone();
+    let digest: String = bundle.digest().iter().map(|byte| format!("{byte:02x}")).collect();
+    let acknowledged = |_: &Agent| scripted.reports().iter().any(|report| report.bundle_digest == digest);
+    // Whatever else the agent had to say it has said by then.
+    let seen = scripted.seen().len();
+    running.agent.renew_now();
+    running.until("another certificate", |_| scripted.seen().len() > seen).await;
+    assert!(!acknowledged(&running.agent), "Envoy has not answered");
+    requests.send(answer(second.nonce)).unwrap();
+    running.until("the acknowledgement", acknowledged).await;
+    running.stop().await;
+    scripted.stop().await;
+}
+
+#[tokio::test]
+async fn after_a_restart_those_who_were_served_get_the_time_to_come_back() {
+    let (scripted, mut home, running) = served().await;
+    running.stop().await;
+    scripted.stop().await;
+    assert_eq!(home.agent().inner.coming_back(), Duration::from_secs(30), "as long as Envoy pauses at most");
+    home.config.socket = None;
+    assert_eq!(home.agent().inner.coming_back(), Duration::ZERO, "it serves nobody");
+    home.config.state_dir = home.dir.path().join("another");
+    home.config.socket = Some(home.dir.path().join("run/workload.sock"));
+    assert_eq!(home.agent().inner.coming_back(), Duration::ZERO, "it has served nobody yet");
+}
