@@ -96,7 +96,8 @@ async fn serve(options: Options) -> Result<()> {
     let mut addresses = Addresses::default();
     addresses.note("metrics", listener.local_addr()?);
     let health = Health::default();
-    health.require("identity", agent.readiness());
+    let asked = agent.clone();
+    health.require_or_say("identity", agent.readiness(), move || asked.health().identity.to_string());
     let shutdown = CancellationToken::new();
     runtime::on_signal(&shutdown)?;
     renew_on_hangup(agent.clone(), shutdown.clone())?;

@@ -87,7 +87,7 @@ impl AgentsService {
             return Err(Status::permission_denied("an agent of another trust domain"));
         }
         if realm.denies(peer.serial()) {
-            return Err(Status::permission_denied("the certificate is revoked"));
+            return Err(palisade_wire::revoked(peer.serial()));
         }
         if peer.not_after().as_secs() < self.authority.now() {
             return Err(Status::unauthenticated("the certificate has expired"));

@@ -110,7 +110,7 @@ impl Agent {
         }
         let storage = Storage::open(&config.state_dir).map_err(NewAgentError::Storage)?;
         let metrics = Metrics::register(registry);
-        let (holder, roster) = (Holder::default(), Roster::default());
+        let (holder, roster) = (Holder::new(metrics.clone()), Roster::default());
         if let Some(mut identity) = load(&storage, &config)? {
             restore(&storage, &config, &mut identity, &roster);
             metrics.not_after.set(i64::try_from(identity.svid.not_after().as_secs()).unwrap_or(i64::MAX));
@@ -119,6 +119,7 @@ impl Agent {
             // Only an agent that holds an identity can do without the means to get its first.
             return Err(NewAgentError::Config(CheckConfigError::NoJoinToken));
         }
+        holder.refresh(clock.now());
         Ok(Self {
             inner: Arc::new_cyclic(|weak| Inner {
                 weak: Weak::clone(weak),
@@ -139,7 +140,7 @@ impl Agent {
         })
     }
 
-    /// True while the identity can be used; flips at its expiry too.
+    /// True while peers would accept the identity; flips at its expiry and its revocation too.
     pub fn readiness(&self) -> watch::Receiver<bool> {
         self.inner.holder.readiness()
     }

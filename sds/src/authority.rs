@@ -3,13 +3,16 @@
 //! Renewals are half a certificate's life apart, so no connection is kept between them; each one is made with the
 //! trust and the certificate of that moment, which also picks up a changed bundle file or a moved server.
 
+use std::error::Error as _;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use palisade_identity::{VerifyError, tls};
 use palisade_wire::channel::{self, ChannelError};
 use palisade_wire::istio_ca::IstioCertificateRequest;
 use palisade_wire::istio_ca::istio_certificate_service_client::IstioCertificateServiceClient;
-use rustls::ClientConfig;
+use rustls::{CertificateError, ClientConfig};
 use tonic::metadata::MetadataValue;
 use tonic::metadata::errors::InvalidMetadataValue;
 use tonic::{Code, Request, Status};
@@ -35,7 +38,13 @@ pub enum CallError {
     /// The server said no, and will say it again.
     #[error("the server refused")]
     Refused(#[source] Box<Status>),
-    /// The server could not be reached, was not recognised, did not answer, or cannot issue now.
+    /// Whoever answers under the server's name shows a certificate that no root of ours vouches for. It is never trusted.
+    #[error(
+        "the server is not recognised: none of the roots that this agent trusts vouches for its certificate; if the authority was \
+         made anew, start the agent with an empty data directory and a new join token"
+    )]
+    Unrecognised(#[source] Box<Status>),
+    /// The server could not be reached, did not answer, or cannot issue now.
     #[error("the server did not issue")]
     Failed(#[source] Box<Status>),
 }
@@ -85,8 +94,27 @@ fn judge(status: Status) -> CallError {
         | Code::InvalidArgument
         | Code::FailedPrecondition
         | Code::Unimplemented => CallError::Refused(status),
+        _ if tls_error(&status).is_some_and(is_of_unknown_root) => CallError::Unrecognised(status),
         _ => CallError::Failed(status),
     }
+}
+
+/// What TLS said, if the call did not get further.
+fn tls_error(status: &Status) -> Option<&rustls::Error> {
+    let mut source = status.source();
+    while let Some(error) = source {
+        let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(found) = inside.and_then(|inside| inside.downcast_ref()).or_else(|| error.downcast_ref()) {
+            return Some(found);
+        }
+        source = error.source();
+    }
+    None
+}
+
+fn is_of_unknown_root(error: &rustls::Error) -> bool {
+    matches!(error, rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))
+        || matches!(tls::verify_error(error), Some(VerifyError::RootNotPinned))
 }
 
 #[cfg(test)]

@@ -7,19 +7,21 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::Stream;
+use futures_util::{Stream, stream as streams};
 use palisade_wire::envoy::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
-use palisade_wire::envoy::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryService;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Status};
 
 use crate::attest::{Attestor, DENIED};
 use crate::metrics::Metrics;
 use crate::secrets::{Feed, Standing, Who};
+use grpc::Messages;
+pub(crate) use grpc::Server;
 
 mod delta;
+mod grpc;
 mod rejection;
 mod stream;
 mod whole;
@@ -36,7 +38,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Discovery {
     /// Who calls; whoever has no identity here gets no stream either.
-    async fn admit<T: Sync>(&self, request: &Request<T>) -> Result<Arc<Who>, Status> {
+    async fn admit(&self, request: &Request<()>) -> Result<Arc<Who>, Status> {
         let evidence = self.attestor.admit(request).await?;
         let who = self.feed.caller(&evidence);
         if self.feed.view(&who).standing == Standing::Nobody {
@@ -49,7 +51,7 @@ impl Discovery {
     fn open<M: stream::Machine>(
         &self,
         who: Arc<Who>,
-        inbound: Streaming<M::Request>,
+        inbound: Messages<M::Request>,
         machine: M,
     ) -> Answers<M::Response> {
         stream::drive(stream::Open {
@@ -66,34 +68,39 @@ impl Discovery {
     }
 }
 
-#[tonic::async_trait]
-impl SecretDiscoveryService for Discovery {
-    type StreamSecretsStream = Answers<DiscoveryResponse>;
-    type DeltaSecretsStream = Answers<DeltaDiscoveryResponse>;
-
-    async fn stream_secrets(
+impl Discovery {
+    /// `StreamSecrets`.
+    async fn stream(
         &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamSecretsStream>, Status> {
-        let who = self.admit(&request).await?;
-        Ok(Response::new(self.open(who, request.into_inner(), whole::Subscription::default())))
+        caller: &Request<()>,
+        inbound: Messages<DiscoveryRequest>,
+    ) -> Result<Answers<DiscoveryResponse>, Status> {
+        let who = self.admit(caller).await?;
+        Ok(self.open(who, inbound, whole::Subscription::default()))
     }
 
-    async fn delta_secrets(
+    /// `DeltaSecrets`.
+    async fn delta(
         &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
-        let who = self.admit(&request).await?;
-        Ok(Response::new(self.open(who, request.into_inner(), delta::Subscription::default())))
+        caller: &Request<()>,
+        inbound: Messages<DeltaDiscoveryRequest>,
+    ) -> Result<Answers<DeltaDiscoveryResponse>, Status> {
+        let who = self.admit(caller).await?;
+        Ok(self.open(who, inbound, delta::Subscription::default()))
     }
 
-    /// One answer for clients that poll. Withheld resources are left out; with none at all the client is to retry.
-    async fn fetch_secrets(&self, request: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {
-        let who = self.admit(&request).await?;
+    /// `FetchSecrets`: one answer for clients that poll. Withheld resources are left out; with none at all the client is to retry.
+    async fn fetch(
+        &self,
+        caller: &Request<()>,
+        mut inbound: Messages<DiscoveryRequest>,
+    ) -> Result<Answers<DiscoveryResponse>, Status> {
+        let request = inbound.next().await?.ok_or_else(|| Status::internal("there is no request"))?;
+        let who = self.admit(caller).await?;
         let mut once = whole::Subscription::default();
-        stream::Machine::hear(&mut once, request.into_inner(), &self.metrics)?;
-        stream::Machine::reply(&mut once, &self.feed.view(&who))
-            .map(Response::new)
-            .ok_or_else(|| Status::unavailable("none of the secrets asked for is available"))
+        stream::Machine::hear(&mut once, request, &self.metrics)?;
+        let answer = stream::Machine::reply(&mut once, &self.feed.view(&who))
+            .ok_or_else(|| Status::unavailable("none of the secrets asked for is available"))?;
+        Ok(Box::pin(streams::iter([Ok(answer)])))
     }
 }

@@ -5,12 +5,17 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::agent::IdentityState;
+
+/// One gauge a state; the present one's is 1.
+type States = Family<[(&'static str, &'static str); 1], Gauge>;
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 
 /// Handles of the agent's metrics; clones count into the same numbers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Metrics {
     renewals: Labelled,
+    identity: States,
     pub(crate) not_after: Gauge,
     pub(crate) streams: Gauge,
     pub(crate) pushes: Counter,
@@ -31,6 +36,8 @@ pub(crate) enum Outcome {
     Invalid,
     /// There was nothing to ask with: no token, no certificate, an unreadable file.
     NoCredential,
+    /// No root of the agent vouches for whoever answers under the server's name.
+    Unrecognised,
 }
 
 impl Outcome {
@@ -41,6 +48,7 @@ impl Outcome {
             Self::Unavailable => "unavailable",
             Self::Invalid => "invalid",
             Self::NoCredential => "no_credential",
+            Self::Unrecognised => "unrecognised",
         }
     }
 }
@@ -52,6 +60,11 @@ impl Metrics {
             "palisade_agent_renewals",
             "Attempts to get a certificate, by outcome",
             metrics.renewals.clone(),
+        );
+        registry.register(
+            "palisade_agent_identity",
+            "1 for the state of the agent's own identity, 0 for the others",
+            metrics.identity.clone(),
         );
         registry.register(
             "palisade_cert_not_after_seconds",
@@ -71,6 +84,13 @@ impl Metrics {
 
     pub(crate) fn renewal(&self, outcome: Outcome) {
         self.renewals.get_or_create(&[("outcome", outcome.label())]).inc();
+    }
+
+    /// The agent's own identity is in the state of that name.
+    pub(crate) fn identity(&self, present: &'static str) {
+        for label in IdentityState::LABELS {
+            self.identity.get_or_create(&[("state", label)]).set(i64::from(label == present));
+        }
     }
 
     pub(crate) fn workload_request(&self, code: tonic::Code) {
@@ -128,12 +148,15 @@ mod tests {
         let metrics = Metrics::register(&mut registry);
         metrics.renewal(Outcome::NoCredential);
         metrics.workload_request(tonic::Code::PermissionDenied);
+        metrics.identity("revoked");
         metrics.not_after.set(7);
         let guard = metrics.stream();
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
             "palisade_agent_renewals_total{outcome=\"no_credential\"} 1",
+            "palisade_agent_identity{state=\"usable\"} 0",
+            "palisade_agent_identity{state=\"revoked\"} 1",
             "palisade_cert_not_after_seconds 7",
             "palisade_sds_streams 1",
             "palisade_sds_pushes_total 0",

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use palisade_wire::envoy::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer;
 use palisade_wire::node::node_server::NodeServer;
 use palisade_wire::serve::{self, Limits, SocketError, UnixSocket};
 use palisade_wire::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
@@ -16,13 +15,13 @@ use tonic::service::Routes;
 
 use crate::admin::{self, NodeService};
 use crate::attest::Attestor;
-use crate::discovery::Discovery;
+use crate::discovery::{self, Discovery};
 use crate::metrics::Metrics;
 use crate::secrets::Feed;
 use crate::tokens::Tokens;
 use crate::workload::Workload;
 
-/// Largest message a local client may send. Envoy describes itself in its first one, which takes some 100 KiB.
+/// Largest message of the Workload API that a local client may send.
 const MAX_MESSAGE: usize = 1024 * 1024;
 
 /// Every local user may connect; attestation decides what each gets.
@@ -105,8 +104,7 @@ impl Service {
         };
         let discovery = Discovery { feed, attestor, metrics: self.metrics, shutdown: shutdown.clone() };
         let workload = SpiffeWorkloadApiServer::new(workload).max_decoding_message_size(MAX_MESSAGE);
-        let discovery = SecretDiscoveryServiceServer::new(discovery).max_decoding_message_size(MAX_MESSAGE);
-        Routes::new(workload).add_service(discovery)
+        Routes::new(workload).add_service(discovery::Server::new(discovery))
     }
 }
 

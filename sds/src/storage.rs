@@ -141,9 +141,13 @@ impl Storage {
         }
     }
 
-    /// Replaces what the server said last.
+    /// Replaces what the server said last, if it is news: the server says everything again at each change of anything.
     pub(crate) fn save_state(&self, state: &State, denied: &BTreeSet<String>) -> Result<(), SaveIdentityError> {
-        self.replace(&self.dir.join(STATE), &state::encode(state, denied.iter().cloned()))
+        let (path, text) = (self.dir.join(STATE), state::encode(state, denied.iter().cloned()));
+        if read(&path, MAX_STATE_BYTES).is_ok_and(|kept| *kept == text) {
+            return Ok(());
+        }
+        self.replace(&path, &text)
     }
 
     /// The certificates of these entries, as far as they can still be read.

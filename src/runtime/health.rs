@@ -10,21 +10,44 @@ pub(crate) struct Health {
     conditions: Arc<Mutex<Vec<Condition>>>,
 }
 
-#[derive(Debug)]
 struct Condition {
     name: &'static str,
     holds: watch::Receiver<bool>,
+    why: Option<Why>,
+}
+
+/// Says why a condition does not hold just now.
+type Why = Box<dyn Fn() -> String + Send + Sync>;
+
+impl std::fmt::Debug for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Condition").field("name", &self.name).field("holds", &self.holds).finish_non_exhaustive()
+    }
 }
 
 impl Health {
     /// Readiness now also needs `holds` to be true.
     pub(crate) fn require(&self, name: &'static str, holds: watch::Receiver<bool>) {
-        self.lock().push(Condition { name, holds });
+        self.lock().push(Condition { name, holds, why: None });
     }
 
-    /// Names of the conditions that do not hold; empty means ready.
-    pub(crate) fn missing(&self) -> Vec<&'static str> {
-        self.lock().iter().filter(|condition| !*condition.holds.borrow()).map(|condition| condition.name).collect()
+    /// The same; while it is not, `why` says the reason.
+    pub(crate) fn require_or_say(
+        &self,
+        name: &'static str,
+        holds: watch::Receiver<bool>,
+        why: impl Fn() -> String + Send + Sync + 'static,
+    ) {
+        self.lock().push(Condition { name, holds, why: Some(Box::new(why)) });
+    }
+
+    /// The conditions that do not hold, with their reasons as far as they say them; empty means ready.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let say = |condition: &Condition| match &condition.why {
+            Some(why) => format!("{} ({})", condition.name, why()),
+            None => condition.name.to_owned(),
+        };
+        self.lock().iter().filter(|condition| !*condition.holds.borrow()).map(say).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Condition>> {
@@ -43,9 +66,12 @@ mod tests {
         let (identity, holds) = watch::channel(false);
         health.require("identity", holds);
         let (_snapshot, holds) = watch::channel(true);
-        health.require("snapshot", holds);
+        health.require_or_say("snapshot", holds, || "never".to_owned());
         assert_eq!(health.missing(), ["identity"]);
+        let (_gone, holds) = watch::channel(false);
+        health.require_or_say("disk", holds, || "it is full".to_owned());
+        assert_eq!(health.missing(), ["identity", "disk (it is full)"]);
         identity.send_replace(true);
-        assert!(health.missing().is_empty());
+        assert_eq!(health.missing(), ["disk (it is full)"]);
     }
 }

@@ -7,6 +7,7 @@ use palisade_identity::tls::{self, ClientCertificate, TlsError};
 use palisade_identity::{CertificateDer, Clock as _, Identity, UnixTime, VerifiedPeer, VerifyError};
 use palisade_wire::serve::ServerTls;
 use rustls::ServerConfig;
+use tokio::sync::watch;
 
 use crate::runtime::SystemClock;
 
@@ -69,5 +70,13 @@ impl ServerTls for OwnTls {
 
     fn now(&self) -> UnixTime {
         SystemClock.now()
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<()>> {
+        ServerTls::changes(&*self.authority)
+    }
+
+    fn revokes(&self, peer: &VerifiedPeer) -> bool {
+        self.authority.revokes(peer)
     }
 }

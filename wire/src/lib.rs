@@ -13,9 +13,11 @@ mod proto;
 mod caller;
 pub mod channel;
 pub mod ext_authz;
+mod refusal;
 pub mod serve;
 
 pub use caller::{Caller, UnixCaller};
+pub use refusal::{revoked, revoked_serial};
 
 #[doc(inline)]
 pub use proto::istio::v1::auth as istio_ca;

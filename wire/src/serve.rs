@@ -12,6 +12,7 @@ use palisade_identity::{VerifiedPeer, VerifyError};
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -85,6 +86,17 @@ pub trait ServerTls: Send + Sync + 'static {
     fn now(&self) -> UnixTime {
         UnixTime::now()
     }
+
+    /// Wakes when a client that was let in may have to go, so that [`revokes`](Self::revokes) is asked; `None` if that never
+    /// happens.
+    fn changes(&self) -> Option<watch::Receiver<()>> {
+        None
+    }
+
+    /// Whether a client that [`verify`](Self::verify) let in must go.
+    fn revokes(&self, _peer: &VerifiedPeer) -> bool {
+        false
+    }
 }
 
 /// A pair of closures: the configuration, and the judgement of a presented chain.
@@ -105,8 +117,8 @@ where
 /// Serves `routes` over TLS until `shutdown`, then drains and returns.
 ///
 /// Every request carries a [`Caller`](crate::Caller) with `address`, and `peer` where a certificate
-/// was presented. A connection is told to go away when its client's certificate expires. Accept
-/// errors are logged and backed off; none ends the loop.
+/// was presented. A connection is told to go away when its client's certificate expires, and has a
+/// second to do so when that is revoked. Accept errors are logged and backed off; none ends the loop.
 pub async fn tls(
     listener: TcpListener,
     tls: Arc<dyn ServerTls>,

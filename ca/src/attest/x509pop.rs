@@ -14,6 +14,7 @@ use palisade_wire::serve::ServerTls;
 use rustls::ServerConfig;
 use rustls_pki_types::TrustAnchor;
 use rustls_pki_types::pem::PemObject;
+use tokio::sync::watch;
 use webpki::{EndEntityCert, KeyUsage};
 use x509_cert::Certificate;
 use x509_cert::der::asn1::ObjectIdentifier;
@@ -209,5 +210,13 @@ impl ServerTls for WithMachines {
 
     fn now(&self) -> UnixTime {
         ServerTls::now(&*self.door.authority)
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<()>> {
+        ServerTls::changes(&*self.door.authority)
+    }
+
+    fn revokes(&self, peer: &VerifiedPeer) -> bool {
+        self.door.authority.revokes(peer)
     }
 }

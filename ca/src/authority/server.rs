@@ -15,6 +15,7 @@ use palisade_identity::{
 use palisade_wire::serve::ServerTls;
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::sync::watch;
 
 use super::hands::Hands;
 use super::issue::{RowFacts, SELF_ATTESTOR, row};
@@ -196,5 +197,13 @@ impl ServerTls for Authority {
 
     fn now(&self) -> UnixTime {
         self.clock.now()
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<()>> {
+        Some(self.changes.subscribe())
+    }
+
+    fn revokes(&self, peer: &VerifiedPeer) -> bool {
+        self.realm.load().denies(peer.serial())
     }
 }

@@ -106,7 +106,10 @@ async fn follow(inner: &Inner, all_back: Instant) -> End {
     let opened = tokio::time::timeout(ANSWER, client.follow(ReceiverStream::new(outgoing))).await;
     let mut states = match opened {
         Ok(Ok(answer)) => answer.into_inner(),
-        Ok(Err(status)) => return End::of(status),
+        Ok(Err(status)) => {
+            inner.heed(&status).await;
+            return End::of(status);
+        }
         Err(_) => return End::Failed(Status::deadline_exceeded("no answer in time")),
     };
     listen(inner, &mut states, &reports, all_back).await
@@ -133,9 +136,11 @@ async fn listen(
         let state = match state {
             Ok(Some(state)) => state,
             Ok(None) => return End::Lost,
-            // A stream that was of use is opened again at once: it ends with the certificate that it was opened with, too.
-            Err(_) if any => return End::Lost,
-            Err(status) => return End::of(status),
+            // One that was of use is opened again at once: it ends with the certificate that it was opened with, too.
+            Err(status) => {
+                inner.heed(&status).await;
+                return if any { End::Lost } else { End::of(status) };
+            }
         };
         any = true;
         inner.following.store(true, Ordering::Release);
@@ -161,6 +166,18 @@ impl End {
 }
 
 impl Inner {
+    /// Whoever is revoked is told so by the refusal, and by nothing else.
+    async fn heed(&self, status: &Status) {
+        let Some(current) = self.holder.current() else { return };
+        let serial = current.svid.serial();
+        if palisade_wire::revoked_serial(status) == Some(serial) {
+            let mut bundles = current.bundles.as_ref().clone();
+            bundles.with_denied(bundles.denied().iter().cloned().chain([serial.to_owned()]).collect());
+            self.trust(&current, bundles).await;
+            self.keep().await;
+        }
+    }
+
     fn pause_after(&self, end: &End, failures: &mut u32) -> Duration {
         self.following.store(false, Ordering::Release);
         match end {

@@ -8,6 +8,7 @@ use rustls_pki_types::UnixTime;
 use tokio::sync::watch;
 
 use super::health::{Health, IdentityState};
+use crate::metrics::Metrics;
 
 type Callback = Arc<dyn Fn() + Send + Sync>;
 
@@ -17,20 +18,20 @@ pub(super) struct Holder {
     callbacks: Mutex<Vec<Callback>>,
     ready: watch::Sender<bool>,
     last_error: ArcSwapOption<String>,
+    metrics: Metrics,
 }
 
-impl Default for Holder {
-    fn default() -> Self {
+impl Holder {
+    pub(super) fn new(metrics: Metrics) -> Self {
         Self {
             current: ArcSwapOption::empty(),
             callbacks: Mutex::default(),
             ready: watch::Sender::new(false),
             last_error: ArcSwapOption::empty(),
+            metrics,
         }
     }
-}
 
-impl Holder {
     pub(super) fn current(&self) -> Option<Arc<Identity>> {
         self.current.load_full()
     }
@@ -65,9 +66,11 @@ impl Holder {
         self.last_error.store(Some(Arc::new(error)));
     }
 
-    /// Brings readiness up to date with the clock. Returns whether it changed.
+    /// Brings readiness and the metric up to date with the clock. Returns whether it changed.
     pub(super) fn refresh(&self, now: UnixTime) -> bool {
-        let usable = matches!(self.state(now), IdentityState::Usable { .. });
+        let state = self.state(now);
+        self.metrics.identity(state.label());
+        let usable = matches!(state, IdentityState::Usable { .. });
         self.ready.send_if_modified(|ready| std::mem::replace(ready, usable) != usable)
     }
 
@@ -77,17 +80,6 @@ impl Holder {
     }
 
     fn state(&self, now: UnixTime) -> IdentityState {
-        let Some(identity) = self.current() else {
-            return IdentityState::Missing;
-        };
-        let svid = &identity.svid;
-        let id = svid.id().clone();
-        if now.as_secs() > svid.not_after().as_secs() {
-            IdentityState::Expired { id, not_after: svid.not_after() }
-        } else if now.as_secs() < svid.not_before().as_secs() {
-            IdentityState::NotYetValid { id, not_before: svid.not_before() }
-        } else {
-            IdentityState::Usable { id, not_after: svid.not_after() }
-        }
+        self.current().map_or(IdentityState::Missing, |identity| IdentityState::of(&identity, now))
     }
 }

@@ -80,6 +80,7 @@ impl RenewError {
     fn outcome(&self) -> Outcome {
         match self {
             Self::Call(CallError::Refused(_)) => Outcome::Refused,
+            Self::Call(CallError::Unrecognised(_)) => Outcome::Unrecognised,
             Self::Call(_) => Outcome::Unavailable,
             Self::Answer(_) => Outcome::Invalid,
             Self::NoCredential
@@ -96,7 +97,9 @@ impl RenewError {
 
 /// Runs until `shutdown`.
 pub(super) async fn run(inner: &Inner, shutdown: CancellationToken) {
-    let start = inner.holder.current().map(|identity| {
+    // What peers refuse, for its dates or because it was revoked, is no beginning.
+    let good = |identity: &Arc<Identity>| identity.svid.usable(&identity.bundles, inner.clock.now()).is_ok();
+    let start = inner.holder.current().filter(good).map(|identity| {
         // What was stored long ago was received no later than it began.
         validity(&identity, identity.svid.not_before())
     });
@@ -181,7 +184,14 @@ impl Renewer<'_> {
             delay = delay.max(wish);
         }
         let text = error_chain(error);
-        tracing::warn!(error = %text, retry_in_ms = delay.as_millis(), "no new certificate; what there is stays in use");
+        let retry_in_ms = delay.as_millis();
+        match outcome {
+            // No number of attempts mends that.
+            Outcome::Unrecognised => {
+                tracing::error!(error = %text, retry_in_ms, "somebody else answers for the server")
+            }
+            _ => tracing::warn!(error = %text, retry_in_ms, "no new certificate; what there is stays in use"),
+        }
         self.inner.metrics.renewal(outcome);
         self.inner.holder.failed(text);
     }

@@ -229,6 +229,28 @@ async fn a_short_life_is_renewed_again_and_again_and_ends_named_when_the_server_
     scripted.stop().await;
 }
 
+/// Neither the certificate nor the token is shown to it, and what there is stays in use.
+#[tokio::test]
+async fn a_server_under_an_unknown_root_is_named_and_not_trusted() {
+    let scripted = Scripted::start(Arc::new(Authority::new("a")), Behaviour::Issue(ID, 3600)).await;
+    let (home, address) = (Home::pinned(&scripted), scripted.address.to_string());
+    let mut registry = Registry::default();
+    let running = Running::start(Agent::new(home.config.clone(), Arc::new(RealClock), &mut registry).unwrap());
+    running.until_ready().await;
+    scripted.stop().await;
+    let other = Scripted::start_at(&address, Arc::new(Authority::new("other")), Behaviour::Issue(ID, 3600)).await;
+    running.agent.renew_now();
+    running.until("said", |agent| agent.health().last_error.is_some()).await;
+    let error = running.agent.health().last_error.unwrap();
+    assert!(error.contains("the server is not recognised"), "{error}");
+    assert!(*running.agent.readiness().borrow() && other.seen().is_empty());
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    assert!(text.contains("palisade_agent_renewals_total{outcome=\"unrecognised\"} 1"), "{text}");
+    running.stop().await;
+    other.stop().await;
+}
+
 #[tokio::test]
 async fn a_restart_needs_no_server() {
     let scripted = Scripted::start(Arc::new(Authority::new("a")), Behaviour::Issue(ID, 3600)).await;

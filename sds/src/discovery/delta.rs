@@ -1,4 +1,8 @@
-//! Delta: each response holds what the client does not have yet.
+//! Delta: each response holds what the client does not have yet, and names what it has and may have no longer.
+//!
+//! Only a secret that is not meant for the client any more is removed; one that cannot be served now is kept by the client as long
+//! as it is good. A name that the client never had anything of is not answered: an Envoy that waits with its listener for
+//! the secret would take a removal for an answer, and begin without one.
 
 use std::collections::BTreeMap;
 
@@ -47,9 +51,15 @@ impl Machine for Subscription {
     }
 
     fn reply(&mut self, view: &View) -> Option<DeltaDiscoveryResponse> {
-        let mut resources = Vec::new();
+        let (mut resources, mut removed_resources) = (Vec::new(), Vec::new());
         for (name, held) in &mut self.wanted {
-            let Some(resource) = view.resource(name) else { continue };
+            let Some(resource) = view.resource(name) else {
+                if held.is_some() && !view.is_meant(name) {
+                    *held = None;
+                    removed_resources.push(name.clone());
+                }
+                continue;
+            };
             if held.as_ref() == Some(&resource.version) {
                 continue;
             }
@@ -61,7 +71,7 @@ impl Machine for Subscription {
                 ..DeltaResource::default()
             });
         }
-        if resources.is_empty() {
+        if resources.is_empty() && removed_resources.is_empty() {
             return None;
         }
         // Bundles first, for a new certificate may need them.
@@ -69,6 +79,7 @@ impl Machine for Subscription {
         self.sent += 1;
         Some(DeltaDiscoveryResponse {
             resources,
+            removed_resources,
             type_url: SECRET_TYPE_URL.to_owned(),
             nonce: self.sent.to_string(),
             ..DeltaDiscoveryResponse::default()

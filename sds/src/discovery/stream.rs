@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
+use prost::Message;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::Answers;
+use super::grpc::Messages;
 use crate::attest::DENIED;
 use crate::metrics::{Metrics, StreamGuard};
 use crate::roster::Place;
@@ -18,9 +20,9 @@ use crate::secrets::{Feed, Standing, View, Who};
 /// What one subscriber asked for and was given: a pure state machine.
 pub(crate) trait Machine: Send + 'static {
     /// What the client sends.
-    type Request: Send + 'static;
+    type Request: Message + Default;
     /// What it gets.
-    type Response: Send + 'static;
+    type Response: Message + 'static;
 
     /// Takes one message in.
     ///
@@ -39,7 +41,7 @@ pub(crate) trait Machine: Send + 'static {
 pub(crate) struct Open<M: Machine> {
     pub(crate) machine: M,
     pub(crate) who: Arc<Who>,
-    pub(crate) inbound: Streaming<M::Request>,
+    pub(crate) inbound: Messages<M::Request>,
     pub(crate) feed: Feed,
     pub(crate) changed: watch::Receiver<()>,
     /// Up to here the client has acknowledged everything.
@@ -53,7 +55,8 @@ pub(crate) struct Open<M: Machine> {
 /// Runs the stream inside of the connection's task: it is polled only when the client can take more, so a slow client
 /// gets the newest state and not a queue of old ones.
 pub(crate) fn drive<M: Machine>(open: Open<M>) -> Answers<M::Response> {
-    Box::pin(stream::unfold(Some(open), |open| async {
+    // Boxed once more, for the future has two places for what it is given.
+    Box::pin(stream::unfold(Some(Box::new(open)), |open| async {
         let mut open = open?;
         match open.next().await {
             Ok(Some(response)) => Some((Ok(response), Some(open))),
@@ -89,10 +92,9 @@ impl<M: Machine> Open<M> {
     /// Waits for something to happen. False means that the stream is over.
     async fn wait(&mut self, view: &View) -> Result<bool, Status> {
         tokio::select! {
-            message = self.inbound.message() => match message {
-                Ok(Some(request)) => self.machine.hear(request, &self.metrics).map(|()| true),
-                // A reset is how most clients leave; there is nobody to tell.
-                Ok(None) | Err(_) => Ok(false),
+            message = self.inbound.next() => match message? {
+                Some(request) => self.machine.hear(request, &self.metrics).map(|()| true),
+                None => Ok(false),
             },
             changed = self.changed.changed() => Ok(changed.is_ok()),
             () = later(view) => Ok(true),

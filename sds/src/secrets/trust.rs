@@ -62,6 +62,12 @@ impl Trust {
         self.jwks.iter().map(|(name, keys)| (id(name), keys.clone().into_bytes())).collect()
     }
 
+    /// Is there a validation context of that SDS name?
+    pub(super) fn holds(&self, name: &str) -> bool {
+        let of = |domain: &str| self.bundles.iter().any(|bundle| bundle.trust_domain().as_str() == domain);
+        matches!(name, ROOTS_NAME | ALL_NAME) || name.strip_prefix("spiffe://").is_some_and(of)
+    }
+
     /// The validation context of that SDS name: `ROOTCA` for listeners that match names themselves, the others bind each root
     /// to its trust domain.
     pub(super) fn resource(&self, name: &str) -> Option<Arc<Resource>> {

@@ -145,6 +145,21 @@ impl View {
         Some(served.into_iter().find(|served| served.svid.id().as_str() == name)?.secret(name))
     }
 
+    /// Is something of that SDS name meant for the caller, whether or not it can be served now? True while that is not known.
+    pub(crate) fn is_meant(&self, name: &str) -> bool {
+        if self.standing == Standing::Unknown || name == CERTIFICATE_NAME {
+            return true;
+        }
+        if is_trust(name) {
+            return self.trust.as_ref().is_none_or(|trust| trust.holds(name));
+        }
+        self.slots.iter().any(|slot| match (&slot.entry, &slot.served) {
+            (Some(entry), _) => entry.spiffe_id.as_str() == name,
+            (None, Ok(own)) => own.svid.id().as_str() == name,
+            (None, Err(_)) => true,
+        })
+    }
+
     /// Answer of `FetchX509SVID`; unset while there is nothing to serve.
     pub(crate) fn svids(&self) -> Option<&X509svidResponse> {
         let trust = self.trust.as_ref()?;

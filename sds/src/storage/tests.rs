@@ -127,3 +127,21 @@ fn an_unwritable_place_is_named() {
     assert!(matches!(&error, OpenStorageError::Unwritable { .. }));
     assert!(error.to_string().contains("file/state"), "{error}");
 }
+
+#[test]
+fn a_state_that_is_no_news_is_not_written_again() {
+    use std::os::unix::fs::MetadataExt;
+    let (_dir, storage) = opened();
+    let denied = |serials: &[&str]| serials.iter().map(|&serial| serial.to_owned()).collect::<BTreeSet<String>>();
+    // Each write makes a new file.
+    let save = |serials: &[&str]| {
+        storage.save_state(&State::default(), &denied(serials)).unwrap();
+        fs::metadata(storage.dir.join(STATE)).unwrap().ino()
+    };
+    let first = save(&["ab"]);
+    let kept = File::open(storage.dir.join(STATE)).unwrap();
+    assert_eq!(save(&["ab"]), first);
+    assert_ne!(save(&["ab", "cd"]), first);
+    drop(kept);
+    assert_eq!(storage.load_state(&domain()).unwrap().denied, ["ab", "cd"]);
+}

@@ -58,31 +58,42 @@ pub struct Row {
     pub rest_us: Option<f64>,
 }
 
-/// Measures and hands each row to `print` as it is known.
+/// Measures and hands each row to `print` as it is known. With `streams_only` just the agent's two rows.
 ///
 /// # Errors
 /// When a process does not start or its answers make no sense.
-pub fn run(mut print: impl FnMut(&Row) -> Result<()>) -> Result<()> {
+pub fn run(streams_only: bool, mut print: impl FnMut(&Row) -> Result<()>) -> Result<()> {
     let two_cores = cpu::two()?;
     if two_cores {
         cpu::pin_self(0)?;
     }
-    let floor = floor::measure()?;
-    print(&Row { bench: "floor", per_cpu_s: Some(1e6 / floor), cpu_us: Some(floor), ..Row::default() })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut scene = Scene::start(two_cores)?;
+    if !streams_only {
+        of_server(&runtime, &scene, &mut print)?;
+    }
+    streams::run(&runtime, &mut scene, MANY, &mut print)
+}
+
+/// What issuing costs the server.
+fn of_server(
+    runtime: &tokio::runtime::Runtime,
+    scene: &Scene,
+    print: &mut impl FnMut(&Row) -> Result<()>,
+) -> Result<()> {
+    let floor = floor::measure()?;
+    print(&Row { bench: "floor", per_cpu_s: Some(1e6 / floor), cpu_us: Some(floor), ..Row::default() })?;
     let enrolled = runtime.block_on(scene.enrol("bench"))?;
     for (bench, credential) in
         [("renew", Credential::Certificate(enrolled.clone())), ("jwt", Credential::Token(scene.token("bench")?))]
     {
-        let load = Load { scene: &scene, credential: &credential, connections: 4 };
-        print(&issuing(bench, &runtime, &load, floor)?)?;
+        let load = Load { scene, credential: &credential, connections: 4 };
+        print(&issuing(bench, runtime, &load, floor)?)?;
     }
     let credential = Credential::Token(scene.token("bench")?);
-    let load = Load { scene: &scene, credential: &credential, connections: 0 };
-    print(&issuing("newconn", &runtime, &load, floor)?)?;
-    print(&runtime.block_on(herd::run(&scene, MANY))?)?;
-    streams::run(&runtime, &mut scene, MANY, &mut print)
+    let load = Load { scene, credential: &credential, connections: 0 };
+    print(&issuing("newconn", runtime, &load, floor)?)?;
+    print(&runtime.block_on(herd::run(scene, MANY))?)
 }
 
 /// Closed loop for what a CPU-second gives, open loop for the latencies.

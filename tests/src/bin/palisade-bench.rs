@@ -24,7 +24,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let json = arguments.iter().any(|argument| argument == "--json");
     match arguments.first().map(String::as_str) {
         Some("authz") => run_authz(json),
-        Some("identity") => run_identity(json),
+        Some("identity") => run_identity(json, arguments.iter().any(|argument| argument == "--streams-only")),
         Some("proxy") => run_proxy(json),
         other => bail!("unknown benchmark {other:?}: write `authz`, `identity` or `proxy`"),
     }
@@ -44,14 +44,14 @@ fn run_authz(json: bool) -> Result<()> {
     })
 }
 
-fn run_identity(json: bool) -> Result<()> {
+fn run_identity(json: bool, streams_only: bool) -> Result<()> {
     if !json {
         println!(
             "{:<9} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>7}",
             "BENCH", "PER CPU-S", "CPU us", "REST us", "P50 ms", "P99 ms", "SECONDS", "RSS MB", "KB/STREAM", "FAILED"
         );
     }
-    identity::run(|row| {
+    identity::run(streams_only, |row| {
         if json {
             println!("{}", serde_json::to_string(row)?);
             return Ok(());

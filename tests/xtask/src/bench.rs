@@ -13,6 +13,9 @@ pub(crate) struct Options {
     /// One JSON object a line instead of a table.
     #[arg(long)]
     json: bool,
+    /// Of `identity` only the subscribers of an agent.
+    #[arg(long)]
+    streams_only: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -51,8 +54,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             Err(error) => eprintln!("xtask: no Python environment, Envoy is left out: {error:#}"),
         }
     }
-    if options.json {
-        command.arg("--json");
+    for (wanted, flag) in [(options.json, "--json"), (options.streams_only, "--streams-only")] {
+        if wanted {
+            command.arg(flag);
+        }
     }
     run::success(&mut command)
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use palisade_identity::VerifiedPeer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,8 @@ use crate::{Caller, UnixCaller};
 const PREFACE: usize = 24;
 /// Wall clocks step and machines sleep: a certificate's end is looked at this often.
 const EXPIRY_CHECK: Duration = Duration::from_secs(30);
+/// What a client may still hear after its certificate was revoked; what it has open is cut.
+const REVOKED_DRAIN: Duration = Duration::from_secs(1);
 
 /// How long a handshake keeps its place: many times what it takes where both sides answer.
 const PLACE: Duration = Duration::from_millis(100);
@@ -66,7 +68,7 @@ pub(super) async fn over_tls(stream: TcpStream, address: SocketAddr, tls: Arc<dy
     }
     let caller = Caller { peer: peer.clone(), stranger, address: Some(address), unix: None };
     // Apart: what waits for its handshake is small then.
-    Box::pin(serve(stream, caller, serving, expiry(peer, tls))).await;
+    Box::pin(serve(stream, caller, serving, end(peer, tls))).await;
 }
 
 /// Begins `handshake` when there is a place, and leaves that after a while to the next, done or not: thousands that come at once are
@@ -104,19 +106,44 @@ pub(super) async fn handshake(
     tokio::time::timeout(timeout, TlsAcceptor::from(tls.config()).accept(stream)).await?
 }
 
+/// Why a connection must end that its client would keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Expired,
+    Revoked,
+}
+
 /// Ends when the peer's certificate does; never for a caller without one.
-async fn expiry(peer: Option<Arc<VerifiedPeer>>, tls: Arc<dyn ServerTls>) {
+async fn end(peer: Option<Arc<VerifiedPeer>>, tls: Arc<dyn ServerTls>) -> End {
     let Some(peer) = peer else { return std::future::pending().await };
+    let mut changes = tls.changes();
     loop {
+        if tls.revokes(&peer) {
+            return End::Revoked;
+        }
         let left = peer.not_after().as_secs().saturating_sub(tls.now().as_secs());
         if left == 0 {
-            return;
+            return End::Expired;
         }
-        tokio::time::sleep(Duration::from_secs(left).min(EXPIRY_CHECK)).await;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(left).min(EXPIRY_CHECK)) => {}
+            () = changed(changes.as_mut()) => {}
+        }
     }
 }
 
-async fn serve<S>(stream: S, caller: Caller, serving: Serving, expiry: impl Future<Output = ()>)
+async fn changed(changes: Option<&mut watch::Receiver<()>>) {
+    let heard = match changes {
+        Some(changes) => changes.changed().await.is_ok(),
+        None => false,
+    };
+    if !heard {
+        // Who is gone says nothing any more.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn serve<S>(stream: S, caller: Caller, serving: Serving, end: impl Future<Output = End>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -127,17 +154,24 @@ where
         request.extensions_mut().insert(caller.clone());
         routes.clone().oneshot(request)
     });
-    let mut connection = pin!(builder(&limits).serve_connection(io, service));
+    // Boxed, so that the task holds one of it: each future that something is moved through keeps a place for it.
+    let mut connection = Box::pin(builder(&limits).serve_connection(io, service));
+    let mut drain = limits.drain;
     tokio::select! {
         ended = connection.as_mut() => return log_end(ended),
         () = silence(&read, limits.handshake_timeout) => {
             return tracing::debug!("connection closed: the client said nothing");
         }
-        () = expiry => tracing::debug!("connection is ended: the client's certificate expired"),
+        end = end => {
+            tracing::debug!(?end, "connection is ended: the client's certificate is good no longer");
+            if end == End::Revoked {
+                drain = drain.min(REVOKED_DRAIN);
+            }
+        }
         () = shutdown.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
-    match tokio::time::timeout(limits.drain, connection).await {
+    match tokio::time::timeout(drain, connection).await {
         Ok(ended) => log_end(ended),
         Err(_) => tracing::debug!("connection cut: requests outlived the drain deadline"),
     }

@@ -9,17 +9,19 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use palisade_identity::tls::{self, ClientCertificate};
-use palisade_identity::{Identity, TrustBundle, verify_peer};
+use palisade_identity::{Identity, TrustBundle, VerifiedPeer, VerifyError, verify_peer};
 use palisade_wire::istio_ca::istio_certificate_service_client::IstioCertificateServiceClient;
 use palisade_wire::istio_ca::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
 };
 use palisade_wire::istio_ca::{IstioCertificateRequest, IstioCertificateResponse};
-use palisade_wire::serve::{Limits, UnixSocket};
+use palisade_wire::serve::{Limits, ServerTls, UnixSocket};
 use palisade_wire::{Caller, channel, serve};
-use rustls_pki_types::UnixTime;
+use rustls::ServerConfig;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -54,6 +56,28 @@ struct Server {
     shutdown: CancellationToken,
     task: JoinHandle<()>,
     identity: Arc<Mutex<Identity>>,
+    changes: watch::Sender<()>,
+}
+
+/// Shows that identity and judges by its bundles, as they are at each moment.
+struct Door(Arc<Mutex<Identity>>, watch::Sender<()>);
+
+impl ServerTls for Door {
+    fn config(&self) -> Arc<ServerConfig> {
+        Arc::new(tls::server_config(&self.0.lock().unwrap(), ClientCertificate::Optional, H2).unwrap())
+    }
+
+    fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<VerifiedPeer, VerifyError> {
+        verify_peer(chain, &self.0.lock().unwrap().bundles, UnixTime::now())
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<()>> {
+        Some(self.1.subscribe())
+    }
+
+    fn revokes(&self, peer: &VerifiedPeer) -> bool {
+        self.0.lock().unwrap().bundles.denies(peer.serial())
+    }
 }
 
 impl Server {
@@ -62,18 +86,11 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (probe, shutdown) = (Probe::default(), CancellationToken::new());
-        let (for_config, for_verify) = (Arc::clone(&identity), Arc::clone(&identity));
-        let config = move || {
-            let identity = for_config.lock().unwrap();
-            Arc::new(tls::server_config(&identity, ClientCertificate::Optional, H2).unwrap())
-        };
-        let verify = move |chain: &[rustls_pki_types::CertificateDer<'_>]| {
-            verify_peer(chain, &for_verify.lock().unwrap().bundles, UnixTime::now())
-        };
         let routes = Routes::new(IstioCertificateServiceServer::new(probe.clone()));
-        let tls = Arc::new((config, verify));
+        let changes = watch::Sender::new(());
+        let tls = Arc::new(Door(Arc::clone(&identity), changes.clone()));
         let task = tokio::spawn(serve::tls(listener, tls, routes, limits, shutdown.clone()));
-        Self { address, probe, shutdown, task, identity }
+        Self { address, probe, shutdown, task, identity, changes }
     }
 
     fn client(
@@ -84,6 +101,27 @@ impl Server {
         let config = tls::client_config_named(identity, bundle, H2).unwrap();
         let channel = channel::tls(&self.address, "localhost", Arc::new(config)).unwrap();
         IstioCertificateServiceClient::new(channel)
+    }
+
+    /// A call that is never answered, once it has arrived.
+    async fn hang(&self, ca: &pki::Ca, identity: &Identity) -> JoinHandle<Result<(), Status>> {
+        let (before, mut client) = (self.callers().len(), self.client(&ca.bundle(), Some(identity)));
+        let call = tokio::spawn(async move { client.create_certificate(ask("hang")).await.map(drop) });
+        let deadline = Instant::now() + PATIENCE;
+        while self.callers().len() == before {
+            assert!(Instant::now() < deadline, "the request never arrived");
+            tokio::task::yield_now().await;
+        }
+        call
+    }
+
+    fn revoke(&self, serial: &str) {
+        let mut identity = self.identity.lock().unwrap();
+        let mut bundles = identity.bundles.as_ref().clone();
+        bundles.with_denied([serial.to_owned()].into());
+        identity.bundles = Arc::new(bundles);
+        drop(identity);
+        self.changes.send_replace(());
     }
 
     fn callers(&self) -> Vec<Caller> {
@@ -157,6 +195,21 @@ async fn trap_48_a_connection_ends_with_its_certificate() {
     let answer = tokio::time::timeout(PATIENCE, client.create_certificate(ask("hang"))).await;
     assert!(answer.expect("cut at expiry").is_err());
     assert_eq!(server.callers().len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_revoked_peer_has_open_is_cut_and_nobody_elses() {
+    let ca = pki::Ca::new("cluster.local");
+    let server = Server::start(&ca, Limits { drain: Duration::from_secs(3_600), ..Limits::default() }).await;
+    let (web, other) = (ca.identity("ns/shop/sa/web", 3_600), ca.identity("ns/shop/sa/other", 3_600));
+    let (revoked, kept) = (server.hang(&ca, &web).await, server.hang(&ca, &other).await);
+    server.revoke("abcd");
+    server.revoke(web.svid.serial());
+    let answer = tokio::time::timeout(PATIENCE, revoked).await;
+    assert!(answer.expect("cut long before the drain's end").unwrap().is_err());
+    assert!(!kept.is_finished());
+    kept.abort();
     server.stop().await;
 }
 

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Mutex;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use palisade_wire::Caller;
 use palisade_wire::agents::agents_server;
 use palisade_wire::agents::{
@@ -36,6 +36,8 @@ pub(super) struct Agents {
     pub(super) renew_at: Mutex<i64>,
     /// Tokens issued, or why none is.
     pub(super) tokens: Mutex<Result<u32, Code>>,
+    /// Certificates of agents that are revoked: they are told so, and nothing else.
+    pub(super) revoked: watch::Sender<Vec<String>>,
     /// The entries that it refuses.
     pub(super) refused: Mutex<Vec<String>>,
 }
@@ -51,6 +53,7 @@ impl Default for Agents {
             life: Mutex::new(3600),
             renew_at: Mutex::default(),
             tokens: Mutex::new(Ok(0)),
+            revoked: watch::Sender::default(),
             refused: Mutex::default(),
         }
     }
@@ -91,6 +94,7 @@ impl agents_server::Agents for Service {
     type FollowStream = Pin<Box<dyn Stream<Item = Result<AgentState, Status>> + Send>>;
 
     async fn follow(&self, request: Request<Streaming<AgentReport>>) -> Result<Response<Self::FollowStream>, Status> {
+        let peer = Caller::of(&request).and_then(|caller| caller.peer.clone()).unwrap();
         let mut reports = request.into_inner();
         let shared = self.shared.clone();
         tokio::spawn(async move {
@@ -101,7 +105,19 @@ impl agents_server::Agents for Service {
         let states = WatchStream::new(self.shared.agents.state.subscribe());
         // Before the test has said anything there is nothing to tell.
         let states = states.filter(|state| std::future::ready(state.bundle.is_some())).map(Ok);
-        Ok(Response::new(Box::pin(states)))
+        let mut revoked = self.shared.agents.revoked.subscribe();
+        let end = stream::once(async move {
+            let serial = peer.serial();
+            let told = revoked.wait_for(|revoked| revoked.iter().any(|one| one == serial)).await.map(drop);
+            Err(told.map_or_else(|_| Status::unavailable("the test ends"), |()| palisade_wire::revoked(serial)))
+        });
+        // Nothing comes after the first error.
+        let mut over = false;
+        let both = stream::select(states, end).take_while(move |said| {
+            let more = !std::mem::replace(&mut over, said.is_err());
+            std::future::ready(more)
+        });
+        Ok(Response::new(Box::pin(both)))
     }
 
     async fn issue_x509(&self, request: Request<IssueX509Request>) -> Result<Response<IssueX509Response>, Status> {

@@ -132,3 +132,32 @@ async fn an_older_server_is_no_failure() {
     scripted.stop().await;
     assert!(home.agent().inner.roster.now().entries.is_some(), "a restart does not wait for the server");
 }
+
+/// Whoever is revoked hears it from the refusal alone, and is not well until it has another certificate.
+#[tokio::test]
+async fn an_agent_whose_own_certificate_is_revoked_is_not_ready_until_it_has_another() {
+    let authority = Arc::new(Authority::new("a"));
+    let scripted = Scripted::with_agents(authority.clone(), Behaviour::Issue(ID, 3600)).await;
+    let mut home = Home::pinned(&scripted);
+    let running = Running::start(home.agent());
+    let first = running.until_ready().await;
+    scripted.tell(&[&authority], |state| state.denied_serials = vec!["ab".to_owned()]);
+    running.until("followed", |agent| agent.current().unwrap().bundles.denies("ab")).await;
+    // Its token is spent.
+    scripted.behave(Behaviour::Refuse(Code::Unauthenticated));
+    scripted.agents().revoked.send_modify(|revoked| revoked.push(first.svid.serial().to_owned()));
+    running.until("not ready", |agent| !*agent.readiness().borrow()).await;
+    let state = running.agent.health().identity;
+    assert!(matches!(&state, IdentityState::Revoked { serial, .. } if serial == first.svid.serial()), "{state}");
+    assert!(running.agent.current().unwrap().bundles.denies("ab"), "the others are denied as before");
+    running.stop().await;
+    // It is so after a restart too, and well again with a new token.
+    assert!(matches!(home.agent().health().identity, IdentityState::Revoked { .. }));
+    home.config.join_token = Some(JoinTokenSource::Inline(token(&authority)));
+    scripted.behave(Behaviour::Issue(ID, 3600));
+    let running = Running::start(home.agent());
+    let second = running.until_ready().await;
+    assert_ne!(second.svid.serial(), first.svid.serial());
+    running.stop().await;
+    scripted.stop().await;
+}

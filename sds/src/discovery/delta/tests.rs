@@ -5,7 +5,8 @@ use palisade_wire::envoy::google::rpc;
 use tonic::Code;
 
 use super::*;
-use crate::fixtures::{self, Authority, TestClock, TestSource};
+use crate::fixtures::{self, Authority, TestClock, TestSource, entry, register, view_of};
+use crate::roster::Roster;
 use crate::secrets::Feed;
 
 const ID: &str = "spiffe://a.test/ns/web/sa/front";
@@ -14,6 +15,7 @@ struct Case {
     authority: Authority,
     source: Arc<TestSource>,
     feed: Feed,
+    roster: Arc<Roster>,
     metrics: Metrics,
     stream: Subscription,
 }
@@ -22,8 +24,8 @@ impl Case {
     fn new() -> Self {
         let authority = Authority::new("a");
         let source = TestSource::new(Some(authority.identity(ID)));
-        let (feed, _) = fixtures::feed(&source, &TestClock::new());
-        Self { authority, source, feed, metrics: Metrics::default(), stream: Subscription::default() }
+        let (feed, roster) = fixtures::feed(&source, &TestClock::new());
+        Self { authority, source, feed, roster, metrics: Metrics::default(), stream: Subscription::default() }
     }
 
     fn send(&mut self, request: DeltaDiscoveryRequest) -> Option<DeltaDiscoveryResponse> {
@@ -124,4 +126,56 @@ fn names_are_bounded_over_the_life_of_the_stream() {
         outcome = stream.hear(subscribe(&[&n.to_string()]), &metrics);
     }
     assert_eq!(outcome.unwrap_err().code(), Code::ResourceExhausted);
+}
+
+/// Two entries of one process; the caller of [`fixtures::view_of`] has both.
+fn two_entries() -> (Case, Vec<palisade_wire::agents::Entry>) {
+    let case = Case::new();
+    let federated = vec!["b.test".to_owned()];
+    case.source.set(case.authority.agent_trusting("b.test", &Authority::new("b")));
+    let one = palisade_wire::agents::Entry { federates_with: federated, ..entry("one", &["s:1"]) };
+    let entries = vec![entry("two", &["s:1"]), one];
+    register(&case.roster, &case.authority, entries.clone());
+    (case, entries)
+}
+
+#[test]
+fn what_is_withdrawn_is_named_once_and_comes_back_when_it_is_given_again() {
+    let (mut case, entries) = two_entries();
+    let asked = ["default", "spiffe://a.test/one", "spiffe://b.test", "spiffe://a.test/never"];
+    case.stream.hear(subscribe(&asked), &case.metrics).unwrap();
+    let first = case.stream.reply(&view_of(&case.feed, &["s:1"])).unwrap();
+    assert_eq!(names(&first), ["spiffe://b.test", "default", "spiffe://a.test/one"]);
+    assert!(first.removed_resources.is_empty(), "a name without a secret is left out");
+    case.stream.hear(ack(&first), &case.metrics).unwrap();
+    register(&case.roster, &case.authority, entries[..1].to_vec());
+    let gone = case.stream.reply(&view_of(&case.feed, &["s:1"])).unwrap();
+    assert_eq!(gone.removed_resources, ["spiffe://a.test/one", "spiffe://b.test"]);
+    assert_eq!(names(&gone), ["default"], "the test's certificates are new each time");
+    assert_ne!(gone.nonce, first.nonce);
+    case.stream.hear(ack(&gone), &case.metrics).unwrap();
+    assert_eq!(case.stream.reply(&view_of(&case.feed, &["s:1"])), None);
+    register(&case.roster, &case.authority, entries);
+    let again = case.stream.reply(&view_of(&case.feed, &["s:1"])).unwrap();
+    assert!(names(&again).contains(&"spiffe://a.test/one") && again.removed_resources.is_empty());
+}
+
+#[test]
+fn what_is_only_withheld_is_not_removed() {
+    let (mut case, _) = two_entries();
+    case.stream.hear(subscribe(&["default", "spiffe://a.test/one"]), &case.metrics).unwrap();
+    case.stream.reply(&view_of(&case.feed, &["s:1"])).unwrap();
+    // Their certificates are gone, the entries are there.
+    case.roster.update(|state| state.svids = Arc::default());
+    assert_eq!(case.stream.reply(&view_of(&case.feed, &["s:1"])), None);
+}
+
+#[test]
+fn a_reconnecting_client_learns_what_was_withdrawn_meanwhile() {
+    let (mut case, _) = two_entries();
+    let held = HashMap::from([("spiffe://a.test/old".to_owned(), "1".to_owned())]);
+    let request = DeltaDiscoveryRequest { initial_resource_versions: held, ..subscribe(&["spiffe://a.test/old"]) };
+    case.stream.hear(request, &case.metrics).unwrap();
+    let gone = case.stream.reply(&view_of(&case.feed, &["s:1"])).unwrap();
+    assert_eq!((names(&gone).len(), gone.removed_resources), (0, vec!["spiffe://a.test/old".to_owned()]));
 }
