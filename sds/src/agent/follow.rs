@@ -106,10 +106,7 @@ async fn follow(inner: &Inner, all_back: Instant) -> End {
     let opened = tokio::time::timeout(ANSWER, client.follow(ReceiverStream::new(outgoing))).await;
     let mut states = match opened {
         Ok(Ok(answer)) => answer.into_inner(),
-        Ok(Err(status)) => {
-            inner.heed(&status).await;
-            return End::of(status);
-        }
+        Ok(Err(status)) => return inner.ended(status).await,
         Err(_) => return End::Failed(Status::deadline_exceeded("no answer in time")),
     };
     listen(inner, &mut states, &reports, all_back).await
@@ -138,8 +135,8 @@ async fn listen(
             Ok(None) => return End::Lost,
             // One that was of use is opened again at once: it ends with the certificate that it was opened with, too.
             Err(status) => {
-                inner.heed(&status).await;
-                return if any { End::Lost } else { End::of(status) };
+                let end = inner.ended(status).await;
+                return if any { End::Lost } else { end };
             }
         };
         any = true;
@@ -167,15 +164,17 @@ impl End {
 
 impl Inner {
     /// Whoever is revoked is told so by the refusal, and by nothing else.
-    async fn heed(&self, status: &Status) {
-        let Some(current) = self.holder.current() else { return };
-        let serial = current.svid.serial();
-        if palisade_wire::revoked_serial(status) == Some(serial) {
+    async fn ended(&self, status: Status) -> End {
+        if let Some(current) = self.holder.current()
+            && let serial = current.svid.serial()
+            && palisade_wire::revoked_serial(&status) == Some(serial)
+        {
             let mut bundles = current.bundles.as_ref().clone();
             bundles.with_denied(bundles.denied().iter().cloned().chain([serial.to_owned()]).collect());
             self.trust(&current, bundles).await;
             self.keep().await;
         }
+        End::of(status)
     }
 
     fn pause_after(&self, end: &End, failures: &mut u32) -> Duration {
