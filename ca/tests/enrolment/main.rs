@@ -217,7 +217,7 @@ async fn trap_38_a_leaf_ends_with_its_authority_and_what_was_cut_is_reported() {
     let token = server.token(&web()).await;
     let key = KeyPair::generate().unwrap();
     let answer = server.pinned(&token).ask(&csr(&key, &[]), 3_600, Some(&token)).await.unwrap();
-    let row = server.authority.issuances(&web(), 1).await.unwrap().remove(0);
+    let row = server.issued(&web(), 1).await.remove(0);
     assert_eq!((row.not_after, row.requested_ttl, row.shortened), (end, 3_600, true));
     let leaf = identity(&answer, &key).svid;
     assert_eq!(i64::try_from(leaf.not_after().as_secs()).unwrap(), end);
