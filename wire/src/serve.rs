@@ -19,6 +19,7 @@ use tonic::service::Routes;
 mod accept;
 mod authority;
 mod connection;
+mod gather;
 mod pages;
 mod pin;
 mod socket;

@@ -1,10 +1,10 @@
 //! One connection: prove who calls, speak HTTP/2, end in time.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use palisade_identity::VerifiedPeer;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
@@ -22,6 +22,7 @@ use tonic::service::Routes;
 use tower::ServiceExt;
 
 use super::authority::ValidAuthority;
+use super::gather::{Sender, gather};
 use super::{Limits, ServerTls};
 use crate::{Caller, UnixCaller};
 
@@ -52,7 +53,9 @@ impl Serving {
 }
 
 pub(super) async fn over_tls(stream: TcpStream, address: SocketAddr, tls: Arc<dyn ServerTls>, serving: Serving) {
-    let handshake = in_turn(&serving.handshakes, handshake(stream, &*tls, serving.limits.handshake_timeout));
+    // Made when its turn has come: what waits is small.
+    let handshake = || Box::pin(handshake(stream, &*tls, serving.limits.handshake_timeout));
+    let handshake = in_turn(&serving.handshakes, handshake);
     let stream = match serving.shutdown.run_until_cancelled(handshake).await {
         Some(Ok(stream)) => stream,
         Some(Err(error)) => return tracing::debug!(%address, %error, "handshake failed"),
@@ -67,16 +70,15 @@ pub(super) async fn over_tls(stream: TcpStream, address: SocketAddr, tls: Arc<dy
         }
     }
     let caller = Caller { peer: peer.clone(), stranger, address: Some(address), unix: None };
-    // Apart: what waits for its handshake is small then.
     Box::pin(serve(stream, caller, serving, end(peer, tls))).await;
 }
 
 /// Begins `handshake` when there is a place, and leaves that after a while to the next, done or not: thousands that come at once are
 /// taken on in order and the memory of few, and clients that say nothing hold nobody up.
-async fn in_turn<T>(places: &Semaphore, handshake: impl Future<Output = T>) -> T {
+async fn in_turn<F: Future + Unpin>(places: &Semaphore, handshake: impl FnOnce() -> F) -> F::Output {
     let place = places.acquire().await;
-    let mut handshake = Box::pin(handshake);
-    match tokio::time::timeout(PLACE, handshake.as_mut()).await {
+    let mut handshake = handshake();
+    match tokio::time::timeout(PLACE, &mut handshake).await {
         Ok(done) => done,
         Err(_) => {
             drop(place);
@@ -148,8 +150,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Serving { routes, limits, shutdown, .. } = serving;
-    let read = Arc::new(AtomicUsize::new(0));
-    let io = TokioIo::new(Counted { inner: stream, read: Arc::clone(&read) });
+    let (stream, sender) = gather(stream);
+    let io = TokioIo::new(stream);
     let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(caller.clone());
         routes.clone().oneshot(request)
@@ -158,8 +160,8 @@ where
     let mut connection = Box::pin(builder(&limits).serve_connection(io, service));
     let mut drain = limits.drain;
     tokio::select! {
-        ended = connection.as_mut() => return log_end(ended),
-        () = silence(&read, limits.handshake_timeout) => {
+        () = poll_fn(|cx| converse(connection.as_mut(), &sender, cx)) => return,
+        () = silence(&sender, limits.handshake_timeout) => {
             return tracing::debug!("connection closed: the client said nothing");
         }
         end = end => {
@@ -171,16 +173,27 @@ where
         () = shutdown.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
-    match tokio::time::timeout(drain, connection).await {
-        Ok(ended) => log_end(ended),
-        Err(_) => tracing::debug!("connection cut: requests outlived the drain deadline"),
+    let rest = poll_fn(|cx| converse(connection.as_mut(), &sender, cx));
+    if tokio::time::timeout(drain, rest).await.is_err() {
+        tracing::debug!("connection cut: requests outlived the drain deadline");
     }
 }
 
-fn log_end(ended: hyper::Result<()>) {
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection failed");
+/// Polls the connection and sends what it wrote; ready when either has ended.
+fn converse<C, S>(connection: Pin<&mut C>, sender: &Sender<S>, cx: &mut Context<'_>) -> Poll<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+    S: AsyncWrite + Unpin,
+{
+    let ended = connection.poll(cx);
+    let sent = sender.poll_send(cx);
+    match (ended, sent) {
+        (Poll::Ready(Err(error)), _) => tracing::debug!(%error, "connection failed"),
+        (_, Poll::Ready(Err(error))) => tracing::debug!(%error, "connection failed"),
+        (Poll::Ready(Ok(())), _) => {}
+        (Poll::Pending, _) => return Poll::Pending,
     }
+    Poll::Ready(())
 }
 
 fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
@@ -197,51 +210,10 @@ fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
 }
 
 /// Ends if no HTTP/2 preface came in time. Keepalive covers the rest of the connection's life.
-async fn silence(read: &AtomicUsize, timeout: Duration) {
+async fn silence<S>(sender: &Sender<S>, timeout: Duration) {
     tokio::time::sleep(timeout).await;
-    if read.load(Ordering::Relaxed) >= PREFACE {
+    if sender.read() >= PREFACE {
         std::future::pending::<()>().await;
-    }
-}
-
-/// Counts the bytes that came in.
-struct Counted<S> {
-    inner: S,
-    read: Arc<AtomicUsize>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
-        self.read.fetch_add(buf.filled().len().saturating_sub(before), Ordering::Relaxed);
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
     }
 }
 
@@ -254,9 +226,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_handshake_that_hangs_leaves_its_place_to_the_next() {
         let (places, started) = (Semaphore::new(2), tokio::time::Instant::now());
-        let hanging = || in_turn(&places, pending::<()>());
+        let hanging = || in_turn(&places, pending::<()>);
         let quick = async {
-            in_turn(&places, ready(())).await;
+            in_turn(&places, || ready(())).await;
             started.elapsed()
         };
         tokio::select! {
