@@ -17,7 +17,7 @@ pub use key::JwtKeyError;
 pub(crate) use ring::Ring;
 pub use ring::RingError;
 
-use crate::signer::{hex, random};
+use crate::signer::{hex, prefix, random};
 
 /// Most audiences in one token.
 const MAX_AUDIENCES: usize = 32;
@@ -188,7 +188,7 @@ pub(crate) fn issue(
     let wanted = u64::try_from(ttl).ok().filter(|ttl| *ttl > 0).unwrap_or(config.ttl.as_secs());
     let lifetime = wanted.min(config.max_ttl.as_secs());
     let aud: BTreeSet<&str> = audience.iter().map(String::as_str).collect();
-    let (jti, exp) = (hex(&random::<16>()?), now.saturating_add(lifetime));
+    let (jti, exp) = (hex(&[&prefix(now)[..], &random::<16>()?].concat()), now.saturating_add(lifetime));
     let claims = Claims { sub: id.as_str(), aud: &aud, exp, iat: now, jti: &jti, iss: config.issuer.as_deref() };
     let token = ring.signing().sign(&claims)?;
     Ok(JwtSvid { token, issued_at: now, expires_at: exp, id: jti, shortened: lifetime < wanted })

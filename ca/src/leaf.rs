@@ -100,7 +100,7 @@ pub(crate) struct LeafSpec<'a> {
 
 /// Signs a leaf for the key whose SubjectPublicKeyInfo (DER) is `key`.
 pub(crate) fn issue(spec: &LeafSpec<'_>, key: &[u8], signer: &Signer) -> Result<Leaf, LeafError> {
-    let (serial, algorithm) = (serial()?, signer.key().scheme().identifier());
+    let (serial, algorithm) = (serial(spec.lifetime.not_before)?, signer.key().scheme().identifier());
     let validity = sequence(&[&date(spec.lifetime.not_before), &date(spec.lifetime.not_after)]);
     let extensions =
         tlv(0xa3, &sequence(&[BASIC_CONSTRAINTS, KEY_USAGE, EXTENDED_KEY_USAGE, &names(spec)?, &key_ids(key, signer)]));

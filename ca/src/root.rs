@@ -179,7 +179,7 @@ fn params(
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(kind.path_length()));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;
-    params.serial_number = Some(SerialNumber::from_slice(&serial()?));
+    params.serial_number = Some(SerialNumber::from_slice(&serial(not_before)?));
     params.not_before = date(not_before)?;
     params.not_after = date(not_after)?;
     Ok(params)

@@ -25,7 +25,7 @@ impl Root {
     pub(crate) fn certify(&self, signer: &Signer, now: u64) -> Result<CertificateDer<'static>, SignerError> {
         let own = Found::read(&self.certificate).ok_or(SignerError::Malformed)?;
         let ((not_before, not_after), key) = (self.span(now), &self.issuer.key().key);
-        let (number, algorithm) = (unsigned(&serial()?), key.scheme().identifier());
+        let (number, algorithm) = (unsigned(&serial(not_before)?), key.scheme().identifier());
         let validity = sequence(&[&date(not_before), &date(not_after)]);
         let extensions = tlv(0xa3, &sequence(&[BASIC_CONSTRAINTS, KEY_USAGE, &self.name(), &key_ids(&own, signer)]));
         let subject = [&signer.found.subject[..], &signer.found.key].concat();

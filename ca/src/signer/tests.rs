@@ -123,7 +123,10 @@ fn trap_36_debug_shows_no_key() {
 
 #[test]
 fn trap_37_serials_are_twenty_positive_octets() {
-    let bytes = serial().unwrap();
-    assert!(bytes[0] & 0xc0 == 0x40);
-    assert_ne!(bytes, serial().unwrap());
+    for second in [0, NOW, u64::MAX] {
+        let (one, other) = (serial(second).unwrap(), serial(second).unwrap());
+        assert!(one[0] & 0xc0 == 0x40);
+        assert!(one[..4] == other[..4] && one[4..] != other[4..]);
+    }
+    assert!(serial(NOW).unwrap() < serial(NOW + 1).unwrap());
 }
