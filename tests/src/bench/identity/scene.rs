@@ -45,6 +45,8 @@ pub(super) struct Scene {
     requests: Vec<String>,
     issuer: RsaKeyPair,
     bundle: TrustBundle,
+    /// Of callers without a certificate: an agent makes it once, and the load is not to be busy with it.
+    anonymous: Arc<rustls::ClientConfig>,
 }
 
 impl Scene {
@@ -77,13 +79,15 @@ impl Scene {
         let journal: serde_json::Value = serde_json::from_slice(&journal)?;
         let root = journal.pointer("/authorities/0/roots/0").and_then(|root| root.as_str()).context("no root")?;
         let roots = vec![CertificateDer::from_pem_slice(root.as_bytes())?];
+        let bundle = TrustBundle::new(TrustDomain::parse(TRUST_DOMAIN)?, roots)?;
         Ok(Self {
+            anonymous: Arc::new(tls::client_config_named(None, &bundle, ALPN)?),
             address: mesh.server_address("grpc")?.to_string(),
             mesh,
             pid,
             requests: (0..REQUESTS).map(|_| csr(&KeyPair::generate()?)).collect::<Result<_>>()?,
             issuer: key,
-            bundle: TrustBundle::new(TrustDomain::parse(TRUST_DOMAIN)?, roots)?,
+            bundle,
         })
     }
 
@@ -125,12 +129,13 @@ impl Scene {
 
     /// A channel that has not connected yet.
     pub(super) fn connect(&self, credential: &Credential) -> Result<Channel> {
-        let identity = match credential {
-            Credential::Certificate(identity) => Some(identity),
-            Credential::Token(_) => None,
+        let config = match credential {
+            Credential::Certificate(identity) => {
+                Arc::new(tls::client_config_named(Some(identity), &self.bundle, ALPN)?)
+            }
+            Credential::Token(_) => Arc::clone(&self.anonymous),
         };
-        let config = tls::client_config_named(identity, &self.bundle, ALPN)?;
-        Ok(channel::tls(&self.address, "localhost", Arc::new(config))?)
+        Ok(channel::tls(&self.address, "localhost", config)?)
     }
 
     /// One of the requests that were made beforehand.
