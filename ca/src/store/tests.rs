@@ -205,6 +205,24 @@ async fn a_database_of_the_first_schema_is_brought_up_to_date() {
 }
 
 #[tokio::test]
+async fn a_revocation_that_was_not_written_denies_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await.unwrap();
+    store.record(row("0a", "k1"), Evidence::default()).await.unwrap();
+    let other = SqlitePool::connect_with(SqliteConnectOptions::new().filename(dir.path().join("ca.db"))).await.unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON issuance BEGIN SELECT RAISE(ROLLBACK, 'full'); END";
+    sqlx::raw_sql(full).execute(&other).await.unwrap();
+    // Both wait for the writer at once: one transaction.
+    let target = Target::Serial("0a".into());
+    let (revoked, recorded) =
+        tokio::join!(store.revoke(target, "stolen".into(), NOW), store.record(row("0b", "k1"), Evidence::default()));
+    assert!(revoked.is_err() && recorded.is_err());
+    sqlx::raw_sql("DROP TRIGGER full").execute(&other).await.unwrap();
+    let evidence = Evidence { redeem: None, presented: Some("0a".into()) };
+    store.record(row("0c", "k1"), evidence).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_written_moves_from_the_log_into_the_database_and_the_log_begins_anew() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await.unwrap();

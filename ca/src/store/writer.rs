@@ -78,22 +78,27 @@ impl Writer {
     async fn write(&mut self, batch: &[Job]) -> Result<Vec<Result<(), StoreError>>, sqlx::Error> {
         let mut connection = self.pool.acquire().await?;
         sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-        let written = match self.fill(&mut connection, batch).await {
+        let mut revoked = Vec::new();
+        let written = match self.fill(&mut connection, batch, &mut revoked).await {
             Ok(results) => sqlx::raw_sql("COMMIT").execute(&mut *connection).await.map(|_| results),
             Err(error) => Err(error),
         };
         if written.is_err() {
             // Fails where nothing is left to roll back.
             let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await;
+            for serial in &revoked {
+                self.denied.remove(serial);
+            }
         }
         written
     }
 
-    /// Per job: written, or refused for a reason of its own.
+    /// Per job: written, or refused for a reason of its own. What is added to `denied` stands in `revoked`, too.
     async fn fill(
         &mut self,
         transaction: &mut SqliteConnection,
         batch: &[Job],
+        revoked: &mut Vec<String>,
     ) -> Result<Vec<Result<(), StoreError>>, sqlx::Error> {
         let mut results = Vec::with_capacity(batch.len());
         let mut rows = Vec::with_capacity(batch.len());
@@ -110,7 +115,9 @@ impl Writer {
                 Write::Revoke { target, reason, now } => {
                     // It is to find what was recorded before it, in this very batch, too.
                     insert(transaction, &std::mem::take(&mut rows)).await?;
-                    self.denied.extend(revoke(transaction, target, reason, *now).await?);
+                    let serials = revoke(transaction, target, reason, *now).await?;
+                    self.denied.extend(serials.iter().cloned());
+                    revoked.extend(serials);
                     Ok(())
                 }
                 Write::Probe => sqlx::raw_sql(PROBE).execute(&mut *transaction).await.map(|_| Ok(()))?,
