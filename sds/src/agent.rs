@@ -51,6 +51,9 @@ struct Inner {
     storage: Storage,
     metrics: Metrics,
     holder: Holder,
+    /// Held from reading the identity to replacing it, the disk in between: a renewal and a new state of the server may come at the
+    /// same time, and neither may undo the other.
+    changing: tokio::sync::Mutex<()>,
     /// What the server gives to this agent besides.
     roster: Arc<Roster>,
     /// To the server, with the agent's certificate of the moment; unset before the agent runs.
@@ -129,6 +132,7 @@ impl Agent {
                 storage,
                 metrics,
                 holder,
+                changing: tokio::sync::Mutex::default(),
                 roster: Arc::new(roster),
                 following: AtomicBool::new(false),
                 own_epoch: AtomicU64::new(0),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use palisade_identity::{BundleError, Identity, TrustBundle, error_chain};
+use palisade_identity::{BundleError, Identity, TrustBundle, TrustBundles, error_chain};
 use palisade_wire::agents::agents_client::AgentsClient;
 use palisade_wire::agents::{AgentReport, AgentState};
 use palisade_wire::channel;
@@ -169,9 +169,10 @@ impl Inner {
             && let serial = current.svid.serial()
             && palisade_wire::revoked_serial(&status) == Some(serial)
         {
-            let mut bundles = current.bundles.as_ref().clone();
-            bundles.with_denied(bundles.denied().iter().cloned().chain([serial.to_owned()]).collect());
-            self.trust(&current, bundles).await;
+            self.trust(|bundles| {
+                bundles.with_denied(bundles.denied().iter().cloned().chain([serial.to_owned()]).collect());
+            })
+            .await;
             self.keep().await;
         }
         End::of(status)
@@ -236,12 +237,7 @@ impl Inner {
         let authorities = wire.x509_authorities.into_iter().map(CertificateDer::from).collect();
         let domain = &self.config.trust_domain;
         let bundle = TrustBundle::new(domain.clone(), authorities).map_err(StateError::Bundle)?;
-        let current = self.holder.current().ok_or(StateError::NoIdentity)?;
-        let mut bundles = current.bundles.as_ref().clone();
-        if bundles.get(domain.as_str()).is_none_or(|known| known.digest() != bundle.digest()) {
-            bundles.insert(bundle);
-        }
-        bundles.with_denied(state.denied_serials.into_iter().collect());
+        self.holder.current().ok_or(StateError::NoIdentity)?;
         let entries = Entries::new(state.entries.into_iter().filter_map(|entry| self.checked(entry)));
         let jwks = wire.jwt_jwks;
         self.roster.update(|now| {
@@ -260,7 +256,13 @@ impl Inner {
             now.jwks = Arc::new([(domain.as_str().to_owned(), jwks)].into());
             now.taint(&state.tainted_authorities);
         });
-        self.trust(&current, bundles).await;
+        self.trust(|bundles| {
+            if bundles.get(domain.as_str()).is_none_or(|known| known.digest() != bundle.digest()) {
+                bundles.insert(bundle);
+            }
+            bundles.with_denied(state.denied_serials.into_iter().collect());
+        })
+        .await;
         self.keep().await;
         Ok(())
     }
@@ -273,26 +275,29 @@ impl Inner {
             .ok()
     }
 
-    /// Installs bundles under the certificate in hand, which is renewed only if it must not be used any more.
-    async fn trust(&self, current: &Arc<Identity>, bundles: palisade_identity::TrustBundles) {
-        let now = self.clock.now();
-        let svid = &current.svid;
+    /// Changes the bundles around the certificate in hand, which is renewed only if it must not be used any more.
+    async fn trust(&self, change: impl FnOnce(&mut TrustBundles)) {
+        let _alone = self.changing.lock().await;
+        let Some(current) = self.holder.current() else { return };
+        let (now, svid) = (self.clock.now(), &current.svid);
+        let mut bundles = current.bundles.as_ref().clone();
+        change(&mut bundles);
         let tainted = self.roster.now().is_tainted(&issuers(svid.chain()), self.own_epoch.load(Ordering::Acquire));
-        if tainted || (svid.usable(&current.bundles, now).is_ok() && svid.usable(&bundles, now).is_err()) {
+        let refused = svid.usable(&current.bundles, now).is_ok() && svid.usable(&bundles, now).is_err();
+        if *current.bundles != bundles {
+            tracing::info!(
+                authorities = bundles.get(self.config.trust_domain.as_str()).map_or(0, |own| own.authorities().len()),
+                denied = bundles.denied().len(),
+                "the trust bundle is changed"
+            );
+            let identity = Arc::new(Identity { svid: Arc::clone(svid), bundles: Arc::new(bundles) });
+            renew::save(self, &identity).await;
+            self.holder.replace(identity, now);
+        }
+        if tainted || refused {
             tracing::warn!(serial = svid.serial(), tainted, "the certificate in hand must go; another is asked for");
             self.renew_now.notify_one();
         }
-        if *current.bundles == bundles {
-            return;
-        }
-        tracing::info!(
-            authorities = bundles.get(self.config.trust_domain.as_str()).map_or(0, |bundle| bundle.authorities().len()),
-            denied = bundles.denied().len(),
-            "the trust bundle is changed"
-        );
-        let identity = Arc::new(Identity { svid: Arc::clone(svid), bundles: Arc::new(bundles) });
-        renew::save(self, &identity).await;
-        self.holder.replace(Arc::clone(&identity), now);
     }
 
     /// Writes the state down. Failing is no reason not to use it.

@@ -145,6 +145,7 @@ impl Renewer<'_> {
         let epoch = self.inner.roster.now().epoch;
         match request(self.inner, &mut self.enrolling).await {
             Ok(identity) => {
+                let _alone = self.inner.changing.lock().await;
                 self.inner.own_epoch.store(epoch, Ordering::Release);
                 self.install(Arc::new(with_known_trust(self.inner, identity))).await;
             }
@@ -197,6 +198,7 @@ impl Renewer<'_> {
     }
 
     async fn save_again(&mut self) {
+        let _alone = self.inner.changing.lock().await;
         if self.unsaved
             && let Some(identity) = self.inner.holder.current()
         {

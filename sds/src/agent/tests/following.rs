@@ -92,6 +92,39 @@ async fn a_tainted_authority_costs_its_leaf_at_once_and_once() {
     scripted.stop().await;
 }
 
+/// Both write to the disk before they are in use, and here it hangs until both have come.
+#[test]
+fn a_renewal_and_a_new_state_at_once_do_not_undo_each_other() {
+    let one_thread =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    one_thread.block_on(async {
+        let (scripted, home, running) = following().await;
+        let (authority, first) = (scripted.authority.clone(), running.agent.current().unwrap());
+        running.until("kept", |_| home.config.state_dir.join("state.json").exists()).await;
+        let (works_again, hangs) = std::sync::mpsc::channel::<()>();
+        let disk = tokio::task::spawn_blocking(move || hangs.recv());
+        running.agent.renew_now();
+        running.until("asked", |_| scripted.seen().len() == 2).await;
+        scripted.tell(&[&authority], |state| {
+            state.denied_serials = vec!["abcd".to_owned()];
+            state.bundle.as_mut().unwrap().jwt_jwks = "{}".to_owned();
+        });
+        running
+            .until("heard", |agent| agent.inner.roster.now().jwks.get("a.test").is_some_and(|keys| keys == "{}"))
+            .await;
+        works_again.send(()).unwrap();
+        disk.await.unwrap().unwrap();
+        let both = |agent: &Agent| {
+            let current = agent.current().unwrap();
+            current.svid.serial() != first.svid.serial() && current.bundles.denies("abcd")
+        };
+        running.until("both", both).await;
+        running.stop().await;
+        scripted.stop().await;
+        assert!(both(&home.agent()), "on disk too");
+    });
+}
+
 #[tokio::test]
 async fn a_state_that_cannot_be_used_is_reported_and_changes_nothing() {
     let (scripted, _home, running) = following().await;
