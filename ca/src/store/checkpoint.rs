@@ -30,7 +30,8 @@ impl Checkpoints {
             }
             pool.close().await;
         });
-        Self { rows: 0, begin, done }
+        // What an earlier process left in the log goes first.
+        Self { rows: EVERY, begin, done }
     }
 
     /// After `rows` more were committed. What came in while the task copied is little: it is moved here, between two commits, so

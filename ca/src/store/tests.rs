@@ -205,6 +205,21 @@ async fn a_database_of_the_first_schema_is_brought_up_to_date() {
 }
 
 #[tokio::test]
+async fn tokens_are_not_among_what_is_revoked() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await.unwrap();
+    let token = IssuanceRow { attestor: "agent-token".into(), ..row("0b", "") };
+    for row in [row("0a", "k1"), token] {
+        store.record(row, Evidence::default()).await.unwrap();
+    }
+    for target in [Target::Serial("0b".into()), Target::Id(row("", "").spiffe_id)] {
+        store.revoke(target, "stolen".into(), NOW).await.unwrap();
+    }
+    let revoked: Vec<_> = store.revocations(NOW).await.unwrap().into_iter().map(|revoked| revoked.serial).collect();
+    assert_eq!(revoked, ["0a"]);
+}
+
+#[tokio::test]
 async fn a_revocation_that_was_not_written_denies_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await.unwrap();

@@ -34,10 +34,13 @@ const ADD_TOKEN: &str = "INSERT INTO join_token (secret_sha256, spiffe_id, creat
 const PROBE: &str = "INSERT INTO issuance (serial, spiffe_id, caller, attestor, not_before, not_after, requested_ttl, shortened, \
      key_sha256, issued_at) VALUES ('', '', '', '', 0, 0, 0, 0, '', 0); DELETE FROM issuance WHERE serial = ''";
 
+/// Certificates only: nobody asks about a token before it ends.
 const REVOKE_ID: &str = "INSERT OR IGNORE INTO revocation (serial, spiffe_id, not_after, reason, revoked_at) \
-     SELECT serial, spiffe_id, not_after, ?2, ?3 FROM issuance WHERE spiffe_id = ?1 AND not_after >= ?3 RETURNING serial";
+     SELECT serial, spiffe_id, not_after, ?2, ?3 FROM issuance WHERE spiffe_id = ?1 AND not_after >= ?3 \
+     AND attestor <> 'agent-token' RETURNING serial";
 const REVOKE_SERIAL: &str = "INSERT OR IGNORE INTO revocation (serial, spiffe_id, not_after, reason, revoked_at) \
-     SELECT serial, spiffe_id, not_after, ?2, ?3 FROM issuance WHERE serial = ?1 AND not_after >= ?3 RETURNING serial";
+     SELECT serial, spiffe_id, not_after, ?2, ?3 FROM issuance WHERE serial = ?1 AND not_after >= ?3 \
+     AND attestor <> 'agent-token' RETURNING serial";
 
 pub(super) struct Writer {
     pub(super) pool: SqlitePool,
