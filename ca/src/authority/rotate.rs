@@ -15,6 +15,8 @@ use crate::rotation::{Facts, Step};
 use crate::signer::Found;
 use crate::store::StoreError;
 
+mod retire;
+
 /// Dates are compared with the wall clock this often: timers alone are wrong after a suspend.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -157,34 +159,6 @@ impl Authority {
             return Err(RotateError::NotAcknowledged(waiting));
         }
         self.switch(&mut hands, journal, !waiting.is_empty()).await?;
-        Ok(())
-    }
-
-    /// Takes old authorities out of the bundle: the one named, or all whose leaves have ended. A tainted one goes although
-    /// leaves of it live.
-    ///
-    /// # Errors
-    /// [`RotateError`].
-    pub async fn retire(&self, id: Option<&str>) -> Result<(), RotateError> {
-        let mut hands = self.hands.lock().await;
-        let realm = self.realm();
-        let facts = self.facts(&realm).await?;
-        let mut journal = realm.journal.clone();
-        if let Some(id) = id {
-            let record = journal.get(id).ok_or_else(|| RotateError::Unknown(id.to_owned()))?;
-            if record.state != State::Old {
-                return Err(RotateError::NotOld(id.to_owned()));
-            }
-        }
-        for old in realm.journal.old().filter(|old| id.is_none_or(|id| id == old.id)) {
-            let until = facts.retire_at(old);
-            if until > self.now() && !old.tainted {
-                return Err(RotateError::InUse { id: old.id.clone(), until });
-            }
-            tracing::info!(authority = old.id, "authority retired by the operator");
-            journal.retire(&old.id);
-        }
-        self.apply(&mut hands, journal).await?;
         Ok(())
     }
 

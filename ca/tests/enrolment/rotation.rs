@@ -219,6 +219,23 @@ async fn only_an_old_authority_is_tainted_and_then_it_may_go_at_once() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_tainted_authority_goes_although_another_is_still_in_use() {
+    let server = Server::start().await;
+    for _ in 0..2 {
+        server.enrol(&web()).await;
+        server.authority.prepare(false, Some(Duration::ZERO)).await.unwrap();
+        server.authority.activate(None).await.unwrap();
+    }
+    assert_eq!(states(&server).await, [State::Old, State::Old, State::Active]);
+    let second = server.authority.status().await.unwrap().authorities[1].id.clone();
+    server.authority.taint(&second).await.unwrap();
+    server.authority.retire(None).await.unwrap();
+    assert_eq!(states(&server).await, [State::Old, State::Active]);
+    assert!(matches!(server.authority.retire(None).await, Err(RotateError::InUse { .. })), "the first has a leaf");
+    server.stop().await;
+}
+
 /// Each state of a rotation is there after a restart, as after kill -9: nothing is closed or flushed.
 #[tokio::test]
 async fn every_state_survives_a_restart() {
