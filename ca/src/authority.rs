@@ -214,7 +214,7 @@ impl Authority {
             let domain = self.config.trust_domain.as_str().to_owned();
             return Err(JoinTokenError::Foreign { id: id.clone(), domain });
         }
-        if id.path().is_empty() || id == self.server_identity().svid.id() {
+        if id.path().is_empty() || self.reserved(id, &[]).is_some() {
             return Err(JoinTokenError::Reserved(id.clone()));
         }
         if ttl > join_token::MAX_TTL {

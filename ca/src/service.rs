@@ -226,6 +226,7 @@ fn refuse_issue(error: IssueError) -> Refused {
         IssueError::Store(StoreError::TokenSpent) => unauthenticated("token-used"),
         IssueError::Store(StoreError::CallerRevoked) => unauthenticated("certificate-revoked"),
         IssueError::Store(error) => unavailable(&error),
+        error @ IssueError::Reserved(_) => refused("reserved", Status::permission_denied(error.to_string())),
         IssueError::Leaf(error) => {
             let error: &dyn std::error::Error = &error;
             tracing::error!(error, "no leaf can be signed");

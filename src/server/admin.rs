@@ -44,7 +44,7 @@ impl Admin for AdminService {
     }
 
     async fn create_entry(&self, request: Request<CreateEntryRequest>) -> Result<Response<RegistrationEntry>, Status> {
-        super::entries::create(&self.entries, request.into_inner()).await.map(Response::new)
+        super::entries::create(&self.authority, &self.entries, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_entries(

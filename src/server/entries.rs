@@ -1,6 +1,7 @@
 //! Registration entries: the configuration directory's reach the authority, the operator's are made and deleted.
 
-use palisade_ca::{Entries, EntriesError, Entry};
+use palisade_ca::{Authority, Entries, EntriesError, Entry};
+use palisade_identity::SpiffeId;
 use palisade_watch::State;
 use palisade_wire::admin::{
     CreateEntryRequest, DeleteEntryResponse, ListEntriesRequest, ListEntriesResponse, RegistrationEntry,
@@ -25,8 +26,18 @@ pub(super) async fn follow(entries: Entries, mut states: watch::Receiver<State>,
     }
 }
 
-pub(super) async fn create(entries: &Entries, request: CreateEntryRequest) -> Result<RegistrationEntry, Status> {
+pub(super) async fn create(
+    authority: &Authority,
+    entries: &Entries,
+    request: CreateEntryRequest,
+) -> Result<RegistrationEntry, Status> {
     let wanted = request.entry.ok_or_else(|| Status::invalid_argument("`entry` is missing"))?;
+    // Nothing would ever be issued for it.
+    if let Ok(id) = SpiffeId::parse(&wanted.spiffe_id)
+        && let Some(name) = authority.reserved(&id, &wanted.dns_names)
+    {
+        return Err(Status::invalid_argument(format!("`{name}` is the server's own: clients recognise it by that")));
+    }
     entries.create(&wanted).await.map(|entry| entry.to_admin()).map_err(|error| status(&error))
 }
 

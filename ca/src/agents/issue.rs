@@ -85,6 +85,7 @@ fn read(der: &[u8], extra: ExtraKeys) -> Result<Csr, Status> {
 fn refuse(error: IssueError) -> Status {
     let code = match &error {
         IssueError::Store(StoreError::CallerRevoked) => return Status::permission_denied("the certificate is revoked"),
+        IssueError::Reserved(_) => return Status::permission_denied(error.to_string()),
         _ => Code::Unavailable,
     };
     let text = palisade_identity::error_chain(&error);

@@ -50,6 +50,7 @@ impl AgentsService {
         tracing::warn!(agent = %peer.id(), reason = text, "token refused");
         match error {
             TokenError::Jwt(JwtError::Audience) => Status::invalid_argument(JwtError::Audience.to_string()),
+            TokenError::Reserved(_) => Status::permission_denied(text),
             TokenError::Store(StoreError::CallerRevoked) => Status::permission_denied("the certificate is revoked"),
             _ => Status::unavailable("no token can be issued now, try again"),
         }

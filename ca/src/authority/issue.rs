@@ -21,6 +21,8 @@ pub(super) const SELF_ATTESTOR: &str = "self";
 /// Why a certificate is not issued after attestation.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IssueError {
+    #[error("`{0}` is the server's own: clients recognise it by that")]
+    Reserved(String),
     #[error("no leaf can be signed")]
     Leaf(#[from] LeafError),
     #[error("the issuance cannot be recorded")]
@@ -30,6 +32,8 @@ pub(crate) enum IssueError {
 /// Why a token is not issued.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenError {
+    #[error("`{0}` is the server's own: clients recognise it by that")]
+    Reserved(String),
     #[error("no token can be signed")]
     Jwt(#[from] JwtError),
     #[error("the issuance cannot be recorded")]
@@ -74,11 +78,20 @@ pub(crate) struct Issued {
 }
 
 impl Authority {
+    /// What of an identity is the server's own, and therefore nobody else's: its ID, or one of its DNS names.
+    #[must_use]
+    pub fn reserved(&self, id: &SpiffeId, dns_names: &[String]) -> Option<String> {
+        super::server::reserved(self.config(), id, dns_names)
+    }
+
     /// Signs and records. The answer may go out once this returns: the row is durable.
     pub(crate) async fn issue(&self, order: Order<'_>) -> Result<Issued, IssueError> {
         let (now, realm) = (self.now(), self.realm());
         if order.presented.as_deref().is_some_and(|serial| realm.denies(serial)) {
             return Err(StoreError::CallerRevoked.into());
+        }
+        if let Some(name) = self.reserved(&order.attested.id, order.dns_names) {
+            return Err(IssueError::Reserved(name));
         }
         let config = self.config();
         let lifetimes = Lifetimes { default: config.leaf_ttl.as_secs(), maximum: config.max_ttl.as_secs() };
@@ -108,6 +121,9 @@ impl Authority {
         let (now, realm) = (self.now(), self.realm());
         if realm.denies(order.presented) {
             return Err(StoreError::CallerRevoked.into());
+        }
+        if let Some(name) = self.reserved(order.id, &[]) {
+            return Err(TokenError::Reserved(name));
         }
         let made = jwt::issue(&realm.ring, &self.config().jwt, order.id, order.audience, order.ttl, now)?;
         let row = IssuanceRow {

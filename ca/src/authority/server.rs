@@ -147,6 +147,27 @@ pub(super) fn crosses(realm: &Realm, hands: &Hands, now: u64) -> Vec<Certificate
 }
 
 /// Issues and records a certificate for the server.
+/// What of an order is the server's alone, for nobody else to get: clients recognise it by its names.
+pub(super) fn reserved(config: &CaConfig, id: &SpiffeId, dns_names: &[String]) -> Option<String> {
+    let own = id.trust_domain() == config.trust_domain
+        && id.namespace_and_service_account() == Some((NAMESPACE, SERVICE_ACCOUNT));
+    if own {
+        return Some(id.to_string());
+    }
+    let taken = || DNS_NAMES.into_iter().chain(config.dns_names.iter().map(String::as_str));
+    dns_names.iter().find(|name| taken().any(|taken| stands_for(name, taken))).cloned()
+}
+
+/// Whether a certificate for `name` is one for `taken`, too: the same, or a wildcard for its first label (RFC 6125, 6.4.3).
+fn stands_for(name: &str, taken: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    match (name.strip_prefix("*."), taken.split_once('.')) {
+        (Some(suffix), Some((_, rest))) => suffix.eq_ignore_ascii_case(rest),
+        (Some(_), None) => false,
+        (None, _) => name.eq_ignore_ascii_case(taken),
+    }
+}
+
 pub(super) async fn issue(
     parts: Parts<'_>,
     store: &Store,

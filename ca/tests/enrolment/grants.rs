@@ -5,8 +5,10 @@ use std::fs;
 use der::Decode;
 use palisade_ca::Entries;
 use palisade_ca::attest::kubernetes::KeySource;
+use palisade_identity::SpiffeId;
 use palisade_wire::admin::RegistrationEntry;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+use tonic::Code;
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
@@ -85,5 +87,45 @@ async fn trap_03_names_come_from_the_entry_and_never_from_the_request() {
     assert_eq!(names(&renewed.cert_chain[0]).1, [""; 0], "and nothing else");
     let answer = agent.ask(&greedy(&key), 0, Some(&token)).await.unwrap();
     assert_eq!(names(&answer.cert_chain[0]).1, [""; 0], "the other entry is of another pod");
+    server.stop().await;
+}
+
+/// Clients recognise the server by its names: whoever had them could ask agents for their join tokens.
+#[tokio::test]
+async fn what_the_server_is_recognised_by_is_nobody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let (issuer, path, database) = (Issuer::rsa("r"), dir.path().join("jwks.json"), dir.path().join("entries.db"));
+    fs::write(&path, jwks(&[&issuer])).unwrap();
+    fs::write(&database, "").unwrap();
+    let entries = Entries::open(&database, domain()).await.unwrap();
+    let tokens = reviewer(KeySource::File(path)).await;
+    let mine = entries.clone();
+    let server = Server::start_service(|service| service.with_attestor(Box::new(tokens)).with_entries(mine)).await;
+    let mut agent = server.connect(None);
+    let mut ask = async |namespace: &str, account: &str| {
+        let token = issuer.token(&claims(namespace, account, now()));
+        agent.ask(&greedy(&KeyPair::generate().unwrap()), 0, Some(&token)).await.map(|_| ())
+    };
+    // `greedy` asks for another ID than this one, which is looked at first.
+    assert_eq!(ask("palisade-system", "palisade").await.unwrap_err().code(), Code::InvalidArgument);
+    let name = "Palisade.Palisade-System.SVC".to_owned();
+    let entry = RegistrationEntry {
+        spiffe_id: WEB.into(),
+        selectors: vec!["k8s:ns:shop".into()],
+        dns_names: vec!["web.shop".into(), "istiod.istio-system.svc".into()],
+        ..RegistrationEntry::default()
+    };
+    entries.create(&entry).await.unwrap();
+    let refused = ask("shop", "web").await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("`istiod.istio-system.svc` is the server's own"), "{refused}");
+    assert!(server.metric("palisade_ca_refused_total{reason=\"reserved\"} 1"));
+    let own = SpiffeId::parse("spiffe://cluster.local/ns/palisade-system/sa/palisade").unwrap();
+    assert!(server.authority.reserved(&own, &[]).is_some());
+    for (name, taken) in
+        [(&*name, true), ("localhost", true), ("*.istio-system.svc", true), ("*.svc", false), ("*.shop", false)]
+    {
+        assert_eq!(server.authority.reserved(&web(), &[name.to_owned()]).is_some(), taken, "{name}");
+    }
     server.stop().await;
 }
