@@ -20,10 +20,6 @@ mod version;
 
 use std::process::ExitCode;
 
-/// Issuing and serving are many small allocations on several threads: a tenth less CPU for a certificate than with the system's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     runtime::forgo_core_dumps();
     let parsed = match cli::parse(std::env::args_os()) {
