@@ -1,5 +1,6 @@
 //! Exit codes: the same for every verb and every output format, so that scripts can rely on them.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 pub(crate) use palisade_identity::error_chain as chain;
@@ -65,7 +66,8 @@ pub(crate) fn task_died(message: impl std::fmt::Display) -> anyhow::Error {
 
 /// Prints the error with its causes on stderr and says which code ends the process.
 pub(crate) fn report(error: &anyhow::Error) -> Exit {
-    eprintln!("palisade: {error:#}");
+    // Where nobody listens any more there is still the code.
+    let _ = writeln!(std::io::stderr(), "palisade: {error:#}");
     error.chain().find_map(|cause| cause.downcast_ref::<Coded>()).map_or(Exit::Failure, |coded| coded.exit)
 }
 
