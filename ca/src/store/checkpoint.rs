@@ -48,6 +48,6 @@ impl Checkpoints {
 
 fn note(error: Option<sqlx::Error>) {
     if let Some(error) = error {
-        tracing::warn!(%error, "issuance records stay in the log for now");
+        tracing::warn!(%error, "issuance records stay in SQLite's log until the next attempt");
     }
 }

@@ -47,8 +47,8 @@ fn names(leaf: &str) -> (Vec<String>, Vec<String>, usize) {
     (uris, dns, others)
 }
 
-#[tokio::test]
-async fn trap_03_names_come_from_the_entry_and_never_from_the_request() {
+/// A server with entries, and who makes the tokens that it believes.
+async fn granting() -> (Server, Entries, Issuer, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let (issuer, path, database) = (Issuer::rsa("r"), dir.path().join("jwks.json"), dir.path().join("entries.db"));
     fs::write(&path, jwks(&[&issuer])).unwrap();
@@ -57,6 +57,12 @@ async fn trap_03_names_come_from_the_entry_and_never_from_the_request() {
     let tokens = reviewer(KeySource::File(path)).await;
     let mine = entries.clone();
     let server = Server::start_service(|service| service.with_attestor(Box::new(tokens)).with_entries(mine)).await;
+    (server, entries, issuer, dir)
+}
+
+#[tokio::test]
+async fn trap_03_names_come_from_the_entry_and_never_from_the_request() {
+    let (server, entries, issuer, _dir) = granting().await;
     let (key, token) = (KeyPair::generate().unwrap(), issuer.token(&claims("shop", "web", now())));
     let mut agent = server.connect(None);
     let answer = agent.ask(&greedy(&key), 0, Some(&token)).await.unwrap();
@@ -93,14 +99,7 @@ async fn trap_03_names_come_from_the_entry_and_never_from_the_request() {
 /// Clients recognise the server by its names: whoever had them could ask agents for their join tokens.
 #[tokio::test]
 async fn what_the_server_is_recognised_by_is_nobody_elses() {
-    let dir = tempfile::tempdir().unwrap();
-    let (issuer, path, database) = (Issuer::rsa("r"), dir.path().join("jwks.json"), dir.path().join("entries.db"));
-    fs::write(&path, jwks(&[&issuer])).unwrap();
-    fs::write(&database, "").unwrap();
-    let entries = Entries::open(&database, domain()).await.unwrap();
-    let tokens = reviewer(KeySource::File(path)).await;
-    let mine = entries.clone();
-    let server = Server::start_service(|service| service.with_attestor(Box::new(tokens)).with_entries(mine)).await;
+    let (server, entries, issuer, _dir) = granting().await;
     let mut agent = server.connect(None);
     let mut ask = async |namespace: &str, account: &str| {
         let token = issuer.token(&claims(namespace, account, now()));
