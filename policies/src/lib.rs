@@ -34,7 +34,8 @@ pub use peer::{MtlsMode, PeerAuthentication};
 pub use read::{ReadError, Texts, read_each, read_paths};
 pub use registration::{
     MAX_REGISTRATION_ITEMS, MAX_REGISTRATION_TEXT, PALISADE_GROUP, REGISTRATION_ENTRY, RegistrationEntry,
-    foreign_registrations, registration_dns_name, registration_id, registration_selector, registration_ttl,
+    SERVER_ACCOUNT, SERVER_DNS_NAMES, foreign_registrations, registration_dns_name, registration_id,
+    registration_selector, registration_ttl,
 };
 pub use request::{ClaimToHeader, JwksSource, JwtRule, RequestAuthentication, TokenHeader};
 pub use resources::{Document, Loaded, Resources};

@@ -26,6 +26,12 @@ pub const MAX_REGISTRATION_ITEMS: usize = 64;
 /// How long a selector or a hint may be, in characters.
 pub const MAX_REGISTRATION_TEXT: usize = 1024;
 
+/// Namespace and service account of the server's own ID, which no entry gives away.
+pub const SERVER_ACCOUNT: (&str, &str) = ("palisade-system", "palisade");
+
+/// By these names clients expect the server: on this machine, and under Istio's and our own service names. No entry has them.
+pub const SERVER_DNS_NAMES: [&str; 3] = ["localhost", "istiod.istio-system.svc", "palisade.palisade-system.svc"];
+
 /// An accepted RegistrationEntry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistrationEntry {
@@ -58,6 +64,9 @@ pub fn registration_id(text: &str) -> Result<SpiffeId, String> {
     if id.path().is_empty() {
         return Err("names a trust domain and no workload of it".to_owned());
     }
+    if id.namespace_and_service_account() == Some(SERVER_ACCOUNT) {
+        return Err("is the server's own: clients recognise it by that".to_owned());
+    }
     Ok(id)
 }
 
@@ -76,6 +85,10 @@ pub fn registration_selector(text: &str) -> Result<(), &'static str> {
     }
     if text.chars().any(char::is_control) {
         return Err("holds a control character");
+    }
+    let number = value.strip_prefix("uid:").or_else(|| value.strip_prefix("gid:")).filter(|_| kind == "unix");
+    if number.is_some_and(|number| number.parse::<u32>().map_or(true, |parsed| parsed.to_string() != number)) {
+        return Err("does not end with a number as the kernel has it, from 0 to 4294967295 (`unix:user:` takes names)");
     }
     Ok(())
 }
@@ -103,7 +116,11 @@ pub fn registration_dns_name(text: &str) -> Result<String, &'static str> {
     if !names::fqdn(text) || text.ends_with('.') || text.len() > 253 {
         return Err("is not a DNS name");
     }
-    Ok(text.to_ascii_lowercase())
+    let name = text.to_ascii_lowercase();
+    if SERVER_DNS_NAMES.contains(&&*name) {
+        return Err("is the server's own: clients recognise it by that");
+    }
+    Ok(name)
 }
 
 /// Entries that name another trust domain than certificates are issued in: one error each, at its place.
@@ -147,6 +164,12 @@ mod tests {
         {
             assert_eq!(registration_selector(good), Ok(()), "{good}");
         }
+        for good in ["unix:uid:0", "unix:gid:4294967295", "unix:user:00", "other:uid:00"] {
+            assert_eq!(registration_selector(good), Ok(()), "{good}");
+        }
+        for bad in ["unix:uid:00", "unix:uid:+1", "unix:gid:root", "unix:uid:4294967296"] {
+            assert!(registration_selector(bad).is_err(), "{bad:?}");
+        }
         for bad in ["", "unix", ":uid", "unix:", "Unix:uid:0", "unix uid:0", "unix:uid:", "unix:path:/a\nunix:uid:0"] {
             assert!(registration_selector(bad).is_err(), "{bad:?}");
         }
@@ -155,7 +178,7 @@ mod tests {
     #[test]
     fn names_and_lifetimes_are_what_a_certificate_can_carry() {
         assert_eq!(registration_dns_name("Pay.Shop"), Ok("pay.shop".to_owned()));
-        for bad in ["", "*.shop", "pay.shop.", "10.0.0.1", "a b", "pay..shop", "pay_ments.shop", "a,b"] {
+        for bad in ["", "*.shop", "pay.shop.", "10.0.0.1", "a b", "pay..shop", "pay_ments.shop", "a,b", "LocalHost"] {
             assert!(registration_dns_name(bad).is_err(), "{bad}");
         }
         assert_eq!(registration_ttl("1h30m"), Ok(Duration::from_secs(5_400)));
@@ -163,7 +186,9 @@ mod tests {
             assert!(registration_ttl(bad).is_err(), "{bad}");
         }
         assert!(registration_id("spiffe://cluster.local/a").is_ok());
-        for bad in ["spiffe://cluster.local", "spiffe://Cluster.local/a", "cluster.local/a", "spiffe://a.test/x/"] {
+        let own = "spiffe://cluster.local/ns/palisade-system/sa/palisade";
+        for bad in ["spiffe://cluster.local", "spiffe://Cluster.local/a", "cluster.local/a", "spiffe://a.test/x/", own]
+        {
             assert!(registration_id(bad).is_err(), "{bad}");
         }
     }

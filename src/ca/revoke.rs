@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use palisade_wire::admin::{ListRevokedCertificatesRequest, RevokeCertificatesRequest, RevokedCertificates};
 use serde_json::json;
 
@@ -26,10 +27,10 @@ pub(crate) struct RevokeOptions {
 #[group(required = true, multiple = false)]
 struct Target {
     /// All certificates of this identity that have not expired.
-    #[arg(long, value_name = "SPIFFE_ID")]
+    #[arg(long, value_name = "SPIFFE_ID", value_parser = NonEmptyStringValueParser::new())]
     spiffe_id: Option<String>,
     /// The one with this serial number.
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", value_parser = NonEmptyStringValueParser::new())]
     serial: Option<String>,
 }
 

@@ -51,7 +51,7 @@ impl Admin for AdminService {
         &self,
         request: Request<ListEntriesRequest>,
     ) -> Result<Response<ListEntriesResponse>, Status> {
-        Ok(Response::new(super::entries::list(&self.entries, &request.into_inner())))
+        super::entries::list(&self.entries, &request.into_inner()).map(Response::new)
     }
 
     async fn delete_entry(

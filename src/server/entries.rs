@@ -2,6 +2,7 @@
 
 use palisade_ca::{Authority, Entries, EntriesError, Entry};
 use palisade_identity::SpiffeId;
+use palisade_policies::{registration_id, registration_selector};
 use palisade_watch::State;
 use palisade_wire::admin::{
     CreateEntryRequest, DeleteEntryResponse, ListEntriesRequest, ListEntriesResponse, RegistrationEntry,
@@ -41,7 +42,18 @@ pub(super) async fn create(
     entries.create(&wanted).await.map(|entry| entry.to_admin()).map_err(|error| status(&error))
 }
 
-pub(super) fn list(entries: &Entries, request: &ListEntriesRequest) -> ListEntriesResponse {
+/// The entries that fit.
+///
+/// # Errors
+/// INVALID_ARGUMENT for what no entry could fit: mistyped, it would look as if there were none.
+pub(super) fn list(entries: &Entries, request: &ListEntriesRequest) -> Result<ListEntriesResponse, Status> {
+    for id in [&request.spiffe_id, &request.parent_id].into_iter().filter(|id| !id.is_empty()) {
+        registration_id(id).map_err(|wrong| Status::invalid_argument(format!("`{id}` {wrong}")))?;
+    }
+    if !request.selector.is_empty() {
+        registration_selector(&request.selector)
+            .map_err(|wrong| Status::invalid_argument(format!("`{}` {wrong}", request.selector)))?;
+    }
     let is = |wanted: &str, id: Option<&str>| wanted.is_empty() || id == Some(wanted);
     let fits = |entry: &&Entry| {
         is(&request.spiffe_id, Some(entry.spiffe_id.as_str()))
@@ -49,7 +61,9 @@ pub(super) fn list(entries: &Entries, request: &ListEntriesRequest) -> ListEntri
             && (request.selector.is_empty() || entry.selectors.contains(&request.selector))
     };
     let current = entries.current();
-    ListEntriesResponse { entries: current.values().map(|entry| &**entry).filter(fits).map(Entry::to_admin).collect() }
+    Ok(ListEntriesResponse {
+        entries: current.values().map(|entry| &**entry).filter(fits).map(Entry::to_admin).collect(),
+    })
 }
 
 pub(super) async fn delete(entries: &Entries, id: &str) -> Result<DeleteEntryResponse, Status> {
@@ -96,10 +110,16 @@ mod tests {
         std::fs::write(config.join("entry.yaml"), ENTRY).unwrap();
         let reached = told.wait_for(|entries| entries.contains_key("shop/web"));
         tokio::time::timeout(Duration::from_secs(10), reached).await.unwrap().unwrap();
-        let listed = list(&entries, &ListEntriesRequest { selector: "unix:uid:7".into(), ..Default::default() });
+        let listed =
+            list(&entries, &ListEntriesRequest { selector: "unix:uid:7".into(), ..Default::default() }).unwrap();
         assert_eq!(listed.entries[0].origin, "entry.yaml:1");
         let other = ListEntriesRequest { parent_id: "spiffe://cluster.local/agent".into(), ..Default::default() };
-        assert!(list(&entries, &other).entries.is_empty());
+        assert!(list(&entries, &other).unwrap().entries.is_empty());
+        for (id, parent, selector) in [("a", "", ""), ("", "spiffe://cluster.local", ""), ("", "", "unix")] {
+            let (spiffe_id, parent_id, selector) = (id.into(), parent.into(), selector.into());
+            let refused = list(&entries, &ListEntriesRequest { spiffe_id, parent_id, selector }).unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+        }
         assert_eq!(delete(&entries, "shop/web").await.unwrap_err().code(), tonic::Code::InvalidArgument);
         assert_eq!(delete(&entries, "nothing").await.unwrap_err().code(), tonic::Code::NotFound);
         stop.cancel();

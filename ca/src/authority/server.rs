@@ -12,6 +12,7 @@ use palisade_identity::{
     Clock, IdError, Identity, KeyError, MAX_CHAIN_CERTIFICATES, PrivateKey, SpiffeId, SvidError, VerifiedPeer,
     VerifyError, X509Svid, verify_peer,
 };
+use palisade_policies::{SERVER_ACCOUNT, SERVER_DNS_NAMES};
 use palisade_wire::serve::ServerTls;
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, UnixTime};
@@ -28,10 +29,6 @@ use crate::store::{Evidence, Store, StoreError};
 /// Long enough to bridge a disk that takes no records for half a day, short enough to be no secret
 /// worth stealing.
 const LIFETIME: u64 = 24 * 3_600;
-const NAMESPACE: &str = "palisade-system";
-const SERVICE_ACCOUNT: &str = "palisade";
-/// Where clients expect the server: on this machine, and under Istio's and our own service names.
-const DNS_NAMES: [&str; 3] = ["localhost", "istiod.istio-system.svc", "palisade.palisade-system.svc"];
 const ADDRESSES: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 const ALPN: &[&[u8]] = &[b"h2"];
 
@@ -146,37 +143,32 @@ pub(super) fn crosses(realm: &Realm, hands: &Hands, now: u64) -> Vec<Certificate
     crosses
 }
 
-/// Issues and records a certificate for the server.
-/// What of an order is the server's alone, for nobody else to get: clients recognise it by its names.
+/// What of an order is the server's alone, for nobody else to get: clients recognise it by its ID and names.
+///
+/// The names come from registration entries, which have no wildcards.
 pub(super) fn reserved(config: &CaConfig, id: &SpiffeId, dns_names: &[String]) -> Option<String> {
-    let own = id.trust_domain() == config.trust_domain
-        && id.namespace_and_service_account() == Some((NAMESPACE, SERVICE_ACCOUNT));
+    let own = id.trust_domain() == config.trust_domain && id.namespace_and_service_account() == Some(SERVER_ACCOUNT);
     if own {
         return Some(id.to_string());
     }
-    let taken = || DNS_NAMES.into_iter().chain(config.dns_names.iter().map(String::as_str));
-    dns_names.iter().find(|name| taken().any(|taken| stands_for(name, taken))).cloned()
+    let is_own = |name: &&String| own_names(config).any(|own| name.eq_ignore_ascii_case(own));
+    dns_names.iter().find(is_own).cloned()
 }
 
-/// Whether a certificate for `name` is one for `taken`, too: the same, or a wildcard for its first label (RFC 6125, 6.4.3).
-fn stands_for(name: &str, taken: &str) -> bool {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    match (name.strip_prefix("*."), taken.split_once('.')) {
-        (Some(suffix), Some((_, rest))) => suffix.eq_ignore_ascii_case(rest),
-        (Some(_), None) => false,
-        (None, _) => name.eq_ignore_ascii_case(taken),
-    }
+fn own_names(config: &CaConfig) -> impl Iterator<Item = &str> {
+    SERVER_DNS_NAMES.into_iter().chain(config.dns_names.iter().map(String::as_str))
 }
 
+/// Issues and records a certificate for the server.
 pub(super) async fn issue(
     parts: Parts<'_>,
     store: &Store,
     clock: &Arc<dyn Clock>,
 ) -> Result<Serving, ServerIdentityError> {
     let (now, realm) = (clock.now().as_secs(), parts.realm);
-    let id = SpiffeId::workload(&parts.config.trust_domain, NAMESPACE, SERVICE_ACCOUNT)?;
-    let dns_names: Vec<_> =
-        DNS_NAMES.iter().map(|name| (*name).to_owned()).chain(parts.config.dns_names.iter().cloned()).collect();
+    let (namespace, account) = SERVER_ACCOUNT;
+    let id = SpiffeId::workload(&parts.config.trust_domain, namespace, account)?;
+    let dns_names: Vec<_> = own_names(parts.config).map(str::to_owned).collect();
     let lifetimes = Lifetimes { default: LIFETIME, maximum: LIFETIME };
     let dates = (realm.signer.not_before, realm.signer.not_after);
     let lifetime = lifetimes.dates(0, now, dates).ok_or(LeafError::SignerDates)?;

@@ -133,7 +133,8 @@ impl Server {
         configure: impl FnOnce(CaService) -> CaService,
         door: impl FnOnce(Arc<Authority>) -> Arc<dyn ServerTls>,
     ) -> Self {
-        Self::start_configured(|_| {}, configure, door).await
+        let named = |config: &mut CaConfig| config.dns_names = vec!["ca.mesh.example".to_owned()];
+        Self::start_configured(named, configure, door).await
     }
 
     async fn start_configured(

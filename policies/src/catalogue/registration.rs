@@ -22,4 +22,7 @@ catalogue! {
     FOREIGN_ID "PAL0807" Error "the identity is of another trust domain"
         why "certificates are issued in one trust domain only: this identity could never be given"
         fix "write an ID of the mesh's own trust domain (`trustDomain` in mesh.yaml)"
+    NO_AGENT "PAL0808" Warning "no agent serves the entry"
+        why "what `unix:` and `systemd:` selectors say of a process only an agent on its machine can tell"
+        fix "write `parentId`: the SPIFFE ID of the agent on the workload's machine"
 }

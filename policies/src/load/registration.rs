@@ -40,6 +40,12 @@ pub(crate) fn read(cx: &mut Cx, root: &Node, meta: Option<Meta>) -> Option<Regis
     }
     let parent_id = id(cx, &object, &path, "parentId");
     let selectors = selectors(cx, &object, &path);
+    if let (None, Some(node)) = (object.get("parentId"), object.get("selectors"))
+        && let Some(local) = selectors.iter().find(|text| text.starts_with("unix:") || text.starts_with("systemd:"))
+    {
+        let message = format!("without a `parentId` nobody can ever have `{}`", quote(local));
+        cx.report(&codes::NO_AGENT, node.pos, &path.key("selectors"), message);
+    }
     let (x509_ttl, jwt_ttl) = (ttl(cx, &object, &path, "x509TTL"), ttl(cx, &object, &path, "jwtTTL"));
     let (dns_names, federates_with) = (dns_names(cx, &object, &path), federates_with(cx, &object, &path));
     let hint = object.get("hint").and_then(|node| cx.value(node, &path.key("hint"), MAX_REGISTRATION_TEXT));
