@@ -8,7 +8,7 @@ use palisade_identity::tls::{
 };
 use palisade_identity::{Identity, SpiffeId, TrustBundles, VerifyError, X509Svid};
 use rcgen::CertificateParams;
-use rustls::{AlertDescription, ClientConfig, Error, NamedGroup, ProtocolVersion, ServerConfig};
+use rustls::{AlertDescription, CipherSuite, ClientConfig, Error, NamedGroup, ProtocolVersion, ServerConfig};
 
 use crate::certs::{Ca, FixedClock, HOUR, NOW, WEB, at, bundles, date, dns, domain, uri};
 use crate::wire::{Outcome, handshake};
@@ -105,6 +105,7 @@ fn both_sides_learn_who_the_other_is() {
     assert_eq!(server.alpn_protocol(), Some(&b"h2"[..]));
     assert_eq!(server.protocol_version(), Some(ProtocolVersion::TLSv1_3));
     assert_eq!(server.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519MLKEM768);
+    assert_eq!(server.negotiated_cipher_suite().unwrap().suite(), CipherSuite::TLS13_AES_128_GCM_SHA256);
 }
 
 #[test]
