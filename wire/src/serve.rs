@@ -23,6 +23,7 @@ mod gather;
 mod pages;
 mod pin;
 mod socket;
+mod turn;
 
 pub use pages::{Page, Pages, pages};
 pub use socket::{SocketError, UnixSocket};
@@ -32,8 +33,8 @@ pub use socket::{SocketError, UnixSocket};
 pub struct Limits {
     /// From accept to the end of the TLS handshake, and again to the client's HTTP/2 preface.
     pub handshake_timeout: Duration,
-    /// TLS handshakes at once. Each that takes longer than a tenth of a second makes room for another.
-    pub handshakes: usize,
+    /// Connections over TLS that are taken on at once: from the handshake to the first answer, and a tenth of a second at most.
+    pub newcomers: usize,
     /// Connections at once, handshakes included; more wait in the kernel's queue.
     pub max_connections: usize,
     /// Open streams on one connection.
@@ -54,7 +55,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handshake_timeout: Duration::from_secs(10),
-            handshakes: 256,
+            newcomers: 64,
             max_connections: 16_384,
             max_concurrent_streams: 1_024,
             max_header_list: 16 * 1_024,

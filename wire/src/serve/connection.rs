@@ -23,6 +23,7 @@ use tower::ServiceExt;
 
 use super::authority::ValidAuthority;
 use super::gather::{Sender, gather};
+use super::turn::{Place, in_turn};
 use super::{Limits, ServerTls};
 use crate::{Caller, UnixCaller};
 
@@ -33,29 +34,37 @@ const EXPIRY_CHECK: Duration = Duration::from_secs(30);
 /// What a client may still hear after its certificate was revoked; what it has open is cut.
 const REVOKED_DRAIN: Duration = Duration::from_secs(1);
 
-/// How long a handshake keeps its place: many times what it takes where both sides answer.
-const PLACE: Duration = Duration::from_millis(100);
-
 /// What all connections of a listener share.
 #[derive(Clone)]
 pub(super) struct Serving {
     pub(super) routes: Routes,
     pub(super) limits: Arc<Limits>,
     pub(super) shutdown: CancellationToken,
-    /// Places of TLS handshakes.
-    handshakes: Arc<Semaphore>,
+    /// Places of those that have not had an answer yet.
+    newcomers: Arc<Semaphore>,
 }
 
 impl Serving {
     pub(super) fn new(routes: Routes, limits: Arc<Limits>, shutdown: CancellationToken) -> Self {
-        Self { routes: routes.prepare(), handshakes: Arc::new(Semaphore::new(limits.handshakes)), limits, shutdown }
+        Self { routes: routes.prepare(), newcomers: Arc::new(Semaphore::new(limits.newcomers)), limits, shutdown }
     }
 }
 
 pub(super) async fn over_tls(stream: TcpStream, address: SocketAddr, tls: Arc<dyn ServerTls>, serving: Serving) {
+    let (newcomers, shutdown) = (Arc::clone(&serving.newcomers), serving.shutdown.clone());
     // Made when its turn has come: what waits is small.
-    let handshake = || Box::pin(handshake(stream, &*tls, serving.limits.handshake_timeout));
-    let handshake = in_turn(&serving.handshakes, handshake);
+    let work = |place| Box::pin(prove_and_serve(stream, address, tls, serving, place));
+    in_turn(&newcomers, &shutdown, work).await;
+}
+
+async fn prove_and_serve(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Arc<dyn ServerTls>,
+    serving: Serving,
+    place: Place,
+) {
+    let handshake = Box::pin(handshake(stream, &*tls, serving.limits.handshake_timeout));
     let stream = match serving.shutdown.run_until_cancelled(handshake).await {
         Some(Ok(stream)) => stream,
         Some(Err(error)) => return tracing::debug!(%address, %error, "handshake failed"),
@@ -70,21 +79,7 @@ pub(super) async fn over_tls(stream: TcpStream, address: SocketAddr, tls: Arc<dy
         }
     }
     let caller = Caller { peer: peer.clone(), stranger, address: Some(address), unix: None };
-    Box::pin(serve(stream, caller, serving, end(peer, tls))).await;
-}
-
-/// Begins `handshake` when there is a place, and leaves that after a while to the next, done or not: thousands that come at once are
-/// taken on in order and the memory of few, and clients that say nothing hold nobody up.
-async fn in_turn<F: Future + Unpin>(places: &Semaphore, handshake: impl FnOnce() -> F) -> F::Output {
-    let place = places.acquire().await;
-    let mut handshake = handshake();
-    match tokio::time::timeout(PLACE, &mut handshake).await {
-        Ok(done) => done,
-        Err(_) => {
-            drop(place);
-            handshake.await
-        }
-    }
+    Box::pin(serve(stream, caller, serving, place, end(peer, tls))).await;
 }
 
 pub(super) async fn over_unix(stream: UnixStream, serving: Serving) {
@@ -96,7 +91,7 @@ pub(super) async fn over_unix(stream: UnixStream, serving: Serving) {
     let started = super::pin::started(&stream, pid);
     let unix = UnixCaller { pid, uid: credentials.uid(), gid: credentials.gid(), started };
     let caller = Caller { unix: Some(unix), ..Caller::default() };
-    serve(ValidAuthority::new(stream), caller, serving, std::future::pending()).await;
+    serve(ValidAuthority::new(stream), caller, serving, Place::default(), std::future::pending()).await;
 }
 
 pub(super) async fn handshake(
@@ -145,7 +140,7 @@ async fn changed(changes: Option<&mut watch::Receiver<()>>) {
     }
 }
 
-async fn serve<S>(stream: S, caller: Caller, serving: Serving, end: impl Future<Output = End>)
+async fn serve<S>(stream: S, caller: Caller, serving: Serving, place: Place, end: impl Future<Output = End>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -154,7 +149,12 @@ where
     let io = TokioIo::new(stream);
     let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(caller.clone());
-        routes.clone().oneshot(request)
+        let (answer, place) = (routes.clone().oneshot(request), place.clone());
+        async move {
+            let answer = answer.await;
+            place.leave();
+            answer
+        }
     });
     // Boxed, so that the task holds one of it: each future that something is moved through keeps a place for it.
     let mut connection = Box::pin(builder(&limits).serve_connection(io, service));
@@ -219,23 +219,28 @@ async fn silence<S>(sender: &Sender<S>, timeout: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
-
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_handshake_that_hangs_leaves_its_place_to_the_next() {
-        let (places, started) = (Semaphore::new(2), tokio::time::Instant::now());
-        let hanging = || in_turn(&places, pending::<()>);
-        let quick = async {
-            in_turn(&places, || ready(())).await;
-            started.elapsed()
+    #[tokio::test]
+    async fn the_first_answer_leaves_the_place_and_the_connection_stays() {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let (places, shutdown) = (Arc::new(Semaphore::new(1)), CancellationToken::new());
+        let serving = Serving::new(Routes::default(), Arc::default(), shutdown.clone());
+        let caller = Caller::default();
+        let work = |place| Box::pin(serve(ours, caller, serving, place, std::future::pending()));
+        // Time stands still, so that nobody loses the place by it.
+        tokio::time::pause();
+        let client = async {
+            let (executor, io) = (TokioExecutor::new(), TokioIo::new(theirs));
+            let (mut client, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+            let connection = tokio::spawn(connection);
+            assert_eq!(places.available_permits(), 0);
+            let request = http::Request::new(String::new());
+            client.send_request(request).await.unwrap();
+            assert_eq!(places.available_permits(), 1);
+            assert!(!connection.is_finished());
+            shutdown.cancel();
         };
-        tokio::select! {
-            biased;
-            _ = async { tokio::join!(hanging(), hanging(), hanging(), hanging()) } => {}
-            waited = quick => assert_eq!(waited, PLACE * 2, "behind two rounds of two that hang"),
-        }
-        assert_eq!(places.available_permits(), 2);
+        tokio::join!(in_turn(&places, &shutdown, work), client);
     }
 }
