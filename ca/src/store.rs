@@ -102,7 +102,7 @@ pub enum StoreError {
 }
 
 /// One issuance, as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuanceRow {
     /// Serial number, lower-case hex.
     pub serial: String,

@@ -79,6 +79,26 @@ async fn records_that_gather_share_a_transaction_and_keep_their_own_answers() {
     assert_eq!(rows.len(), 496);
 }
 
+/// One statement takes so many rows and no more: nothing is lost or doubled around that.
+#[tokio::test]
+async fn batches_of_every_size_are_written_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await.unwrap();
+    let mut all = Vec::new();
+    for size in [1, 3, 4, 5, 31, 32, 33, 37, 64, 70] {
+        let from = all.len();
+        all.extend((from..from + size).map(|n| row(&format!("{n:04x}"), &format!("key {n}"))));
+        let records = all[from..].iter().map(|row| store.record(row.clone(), Evidence::default()));
+        for result in futures_util::future::join_all(records).await {
+            result.unwrap();
+        }
+    }
+    let everything = IssuanceQuery { target: None, since: 0, limit: 1_000 };
+    let mut found = store.issuances(&everything).await.unwrap();
+    found.sort_by(|a, b| a.serial.cmp(&b.serial));
+    assert_eq!(found, all);
+}
+
 #[tokio::test]
 async fn a_token_belongs_to_the_first_key_while_it_lives() {
     let dir = tempfile::tempdir().unwrap();
