@@ -128,10 +128,16 @@ mod tests {
         for twice in [r#"{"sub":"a","sub":"b"}"#, r#"{"kubernetes.io":{"node":{"name":"n","name":"m"}}}"#, "[]"] {
             assert_eq!(split(header, twice), Err("token-malformed"), "{twice}");
         }
-        let key = r#"{"kty":"EC","crv":"P-256","kid":"k","x":"AQ","y":"AQ"}"#;
+        // RFC 7517, appendix A.1.
+        let key = r#"{"kty":"EC","crv":"P-256","kid":"k","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+            "y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}"#;
         assert!(KeySet::parse(format!(r#"{{"keys":[{{"kty":"novel"}},{key}]}}"#).as_bytes()).is_ok());
-        let sets =
-            [format!(r#"{{"keys":[{key}],"keys":[{key}]}}"#), format!(r#"{{"keys":[{}]}}"#, key.replace("kid", "x"))];
+        let off_the_curve = r#"{"kty":"EC","crv":"P-256","kid":"k","x":"AQ","y":"AQ"}"#;
+        let sets = [
+            format!(r#"{{"keys":[{key}],"keys":[{key}]}}"#),
+            format!(r#"{{"keys":[{}]}}"#, key.replace("kid", "x")),
+            format!(r#"{{"keys":[{off_the_curve}]}}"#),
+        ];
         assert!(sets.iter().all(|set| KeySet::parse(set.as_bytes()).is_err()));
     }
 }
