@@ -2,7 +2,8 @@
 //!
 //! The load runs on core 0, the process that is measured on core 1. Per CPU-second means user and system time of that
 //! process over exactly the counted seconds. Requests are P-256 and made beforehand; every issuance is on disk before it is
-//! answered. Absolute figures belong to the machine and the day; `floor` of the same run is what the cryptography alone costs.
+//! answered. Absolute figures belong to the machine and the day: `floor` of the same run is what the cryptography alone costs,
+//! `flush` what the disk takes.
 
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ use self::scene::{Credential, Scene};
 use super::cpu;
 
 mod floor;
+mod flush;
 mod herd;
 mod load;
+mod once;
 mod scene;
 mod streams;
 
@@ -27,12 +30,12 @@ const MANY: usize = 10_000;
 /// One measured row; what does not fit a bench is absent.
 #[derive(Debug, Default, Serialize)]
 pub struct Row {
-    /// `floor`, `renew`, `jwt`, `newconn`, `herd`, `sds-open` or `sds-push`.
+    /// `floor`, `flush`, `renew`, `jwt`, `newconn`, `herd`, `sds-open` or `sds-push`.
     pub bench: &'static str,
     /// Issuances per CPU-second of the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_cpu_s: Option<f64>,
-    /// Median latency at 1,000 issuances a second, from the moment each was due, milliseconds.
+    /// Median latency at 1,000 issuances a second, from the moment each was due, milliseconds; of `flush`, of one flush.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p50_ms: Option<f64>,
     /// 99th percentile of the same.
@@ -83,6 +86,9 @@ fn of_server(
 ) -> Result<()> {
     let floor = floor::measure()?;
     print(&Row { bench: "floor", per_cpu_s: Some(1e6 / floor), cpu_us: Some(floor), ..Row::default() })?;
+    let flushes = flush::measure(scene.mesh.path())?;
+    let quantile_ms = |share: usize| flushes.get(flushes.len() * share / 100).map(|seconds| seconds * 1e3);
+    print(&Row { bench: "flush", p50_ms: quantile_ms(50), p99_ms: quantile_ms(99), ..Row::default() })?;
     let enrolled = runtime.block_on(scene.enrol("bench"))?;
     for (bench, credential) in
         [("renew", Credential::Certificate(enrolled.clone())), ("jwt", Credential::Token(scene.token("bench")?))]

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use palisade_wire::istio_ca::istio_certificate_service_client::IstioCertificateServiceClient;
 
 use super::super::cpu;
-use super::Row;
 use super::scene::{Credential, Scene};
+use super::{Row, once};
 
 /// An agent whose call fails tries again after this: they all restart at once, and stay.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -36,16 +35,10 @@ pub(super) async fn run(scene: &Scene, agents: usize) -> Result<Row> {
 
 async fn agent(scene: &Scene, credential: &Credential, index: usize, begin: Instant) -> bool {
     while begin.elapsed() < PATIENCE {
-        if ask(scene, credential, index).await.is_ok() {
+        if once::ask(scene, credential, index).await.is_ok() {
             return true;
         }
         tokio::time::sleep(AGAIN).await;
     }
     false
-}
-
-async fn ask(scene: &Scene, credential: &Credential, index: usize) -> Result<()> {
-    let mut client = IstioCertificateServiceClient::new(scene.connect(credential)?);
-    client.create_certificate(scene.request(credential, index)?).await?;
-    Ok(())
 }

@@ -9,6 +9,7 @@ use palisade_wire::istio_ca::istio_certificate_service_client::IstioCertificateS
 use tonic::transport::Channel;
 
 use super::super::cpu;
+use super::once;
 use super::scene::{Credential, Scene};
 
 /// Most requests under way in the open loop: further ones wait, and their wait counts.
@@ -114,7 +115,7 @@ impl Load<'_> {
     }
 
     async fn ask(&self, channel: Option<Channel>, round: usize) -> Result<()> {
-        let channel = channel.map_or_else(|| self.scene.connect(self.credential), Ok)?;
+        let Some(channel) = channel else { return once::ask(self.scene, self.credential, round).await };
         let request = self.scene.request(self.credential, round)?;
         let answer = IstioCertificateServiceClient::new(channel).create_certificate(request).await?;
         answer.get_ref().cert_chain.first().context("no certificate")?;

@@ -127,15 +127,24 @@ impl Scene {
         identity(&client.create_certificate(request).await?.into_inner(), &key, &self.bundle)
     }
 
-    /// A channel that has not connected yet.
-    pub(super) fn connect(&self, credential: &Credential) -> Result<Channel> {
-        let config = match credential {
+    /// `host:port` of the server.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What a caller's handshake is made with.
+    pub(super) fn config(&self, credential: &Credential) -> Result<Arc<rustls::ClientConfig>> {
+        Ok(match credential {
             Credential::Certificate(identity) => {
                 Arc::new(tls::client_config_named(Some(identity), &self.bundle, ALPN)?)
             }
             Credential::Token(_) => Arc::clone(&self.anonymous),
-        };
-        Ok(channel::tls(&self.address, "localhost", config)?)
+        })
+    }
+
+    /// A channel that has not connected yet.
+    pub(super) fn connect(&self, credential: &Credential) -> Result<Channel> {
+        Ok(channel::tls(&self.address, "localhost", self.config(credential)?)?)
     }
 
     /// One of the requests that were made beforehand.
