@@ -8,12 +8,12 @@ use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http_body::Frame;
 use prost::Message;
 use tonic::body::Body;
-use tonic::codec::{BufferSettings, EncodeBody, EncodeBuf, Encoder};
 use tonic::codegen::{Body as _, BoxFuture, Service, http};
 use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
@@ -25,8 +25,6 @@ use super::{Answers, Discovery};
 const MAX_MESSAGE: usize = 1024 * 1024;
 /// A flag and the length (gRPC over HTTP/2, "Length-Prefixed-Message").
 const PREFIX: usize = 5;
-/// Nothing is allocated before there is a message; how much of several at once is sent in one piece is the library's default.
-const BUFFERS: (usize, usize) = (0, 32 * 1024);
 
 /// Routes the calls of `envoy.service.secret.v3.SecretDiscoveryService`.
 #[derive(Clone)]
@@ -68,28 +66,40 @@ impl Service<http::Request<Body>> for Server {
 }
 
 fn respond<T: Message + 'static>(answers: Answers<T>) -> http::Response<Body> {
-    let body = EncodeBody::new_server(Plain(PhantomData), answers, None, Default::default(), None);
-    let mut response = http::Response::new(Body::new(body));
+    let mut response = http::Response::new(Body::new(Outbound(Some(answers))));
     let kind = http::HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
     response
 }
 
-/// Writes messages into buffers of their own size.
-struct Plain<T>(PhantomData<T>);
+/// What the client gets: each message in memory of its own, which is free once it is sent; a status at the end, then nothing.
+struct Outbound<T>(Option<Answers<T>>);
 
-impl<T: Message> Encoder for Plain<T> {
-    type Item = T;
+impl<T: Message> http_body::Body for Outbound<T> {
+    type Data = Bytes;
     type Error = Status;
 
-    fn encode(&mut self, message: T, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.reserve(message.encoded_len());
-        message.encode(to).map_err(|error| Status::internal(error.to_string()))
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(answers) = &mut self.0 else { return Poll::Ready(None) };
+        let answer = ready!(answers.as_mut().poll_next(cx));
+        let end = match answer.map(|answer| answer.and_then(|message| framed(&message))) {
+            Some(Ok(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Some(Err(status)) => status,
+            None => Status::ok(""),
+        };
+        self.0 = None;
+        let mut trailers = http::HeaderMap::new();
+        Poll::Ready(Some(end.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
     }
+}
 
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFERS.0, BUFFERS.1)
-    }
+fn framed(message: &impl Message) -> Result<Bytes, Status> {
+    let length = message.encoded_len();
+    let mut bytes = BytesMut::with_capacity(PREFIX.saturating_add(length));
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(length).map_err(|_| Status::internal("the answer is too long"))?);
+    message.encode(&mut bytes).map_err(|error| Status::internal(error.to_string()))?;
+    Ok(bytes.freeze())
 }
 
 /// What a client sends.

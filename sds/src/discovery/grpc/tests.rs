@@ -31,7 +31,7 @@ fn request(id: &str) -> DiscoveryRequest {
     DiscoveryRequest { node: Some(node), ..DiscoveryRequest::default() }
 }
 
-fn framed(message: &DiscoveryRequest) -> Vec<u8> {
+fn bytes_of(message: &DiscoveryRequest) -> Vec<u8> {
     let bytes = message.encode_to_vec();
     let length = u32::try_from(bytes.len()).unwrap().to_be_bytes();
     [&[0][..], &length, &bytes].concat()
@@ -40,7 +40,7 @@ fn framed(message: &DiscoveryRequest) -> Vec<u8> {
 #[tokio::test]
 async fn messages_are_the_same_however_their_bytes_are_split() {
     let sent = [request("one"), DiscoveryRequest::default(), request("three")];
-    let bytes: Vec<u8> = sent.iter().flat_map(framed).collect();
+    let bytes: Vec<u8> = sent.iter().flat_map(bytes_of).collect();
     for size in [1, 3, 7, bytes.len()] {
         let mut messages = messages(bytes.chunks(size).map(<[u8]>::to_vec));
         for message in &sent {
@@ -53,7 +53,7 @@ async fn messages_are_the_same_however_their_bytes_are_split() {
 /// An Envoy describes itself in its first message only.
 #[tokio::test]
 async fn the_memory_of_a_large_message_is_not_kept() {
-    let mut messages = messages([framed(&request(&"x".repeat(100_000))), framed(&request("small"))]);
+    let mut messages = messages([bytes_of(&request(&"x".repeat(100_000))), bytes_of(&request("small"))]);
     messages.next().await.unwrap().unwrap();
     assert_eq!(messages.pending.capacity(), 0);
     assert_eq!(messages.next().await.unwrap(), Some(request("small")));
@@ -67,4 +67,22 @@ async fn what_is_no_message_ends_the_stream() {
     assert_eq!(code(&[0, 0, 0, 0, 1, 0xff]).await, Code::InvalidArgument);
     assert_eq!(code(&[0, 0, 0, 0, 9, 1]).await, Code::Internal);
     assert_eq!(code(&[0, 0]).await, Code::Internal);
+}
+
+#[tokio::test]
+async fn answers_go_out_as_frames_of_their_own_and_end_with_a_status() {
+    let answers = [Ok(request("one")), Ok(request("two")), Err(Status::permission_denied("gone")), Ok(request("never"))];
+    let mut outbound = Outbound(Some(Box::pin(futures_util::stream::iter(answers)) as Answers<_>));
+    let mut frames = Vec::new();
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut outbound).poll_frame(cx)).await {
+        frames.push(frame.unwrap());
+    }
+    let trailers = frames.pop().unwrap().into_trailers().unwrap();
+    assert_eq!(trailers.get("grpc-status").unwrap(), "7");
+    assert_eq!(trailers.get("grpc-message").unwrap(), "gone");
+    let sent: Vec<_> = frames.into_iter().map(|frame| frame.into_data().unwrap()).collect();
+    assert_eq!(sent, [bytes_of(&request("one")), bytes_of(&request("two"))]);
+    let mut outbound = Outbound::<DiscoveryRequest>(Some(Box::pin(futures_util::stream::empty())));
+    let frame = std::future::poll_fn(|cx| Pin::new(&mut outbound).poll_frame(cx)).await.unwrap().unwrap();
+    assert_eq!(frame.into_trailers().unwrap().get("grpc-status").unwrap(), "0");
 }
