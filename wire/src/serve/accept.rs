@@ -57,7 +57,8 @@ where
         match accepted {
             Ok(connection) => {
                 backoff = Backoff::default();
-                let (work, cut) = (serve(connection), cut.clone());
+                // Boxed, so that the task holds one of it: each future that it is moved through keeps a place for it.
+                let (work, cut) = (Box::pin(serve(connection)), cut.clone());
                 tasks.spawn(async move {
                     let _slot = slot;
                     cut.run_until_cancelled(work).await;
