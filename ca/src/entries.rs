@@ -203,12 +203,12 @@ impl Entries {
         self.current().values().filter(ours).cloned().collect()
     }
 
-    /// The entry that speaks about a caller of this identity, attested with these selectors: all of the entry's selectors
-    /// must be among them. Of several the one with most selectors counts, then the one whose ID is first.
+    /// The entry without a parent that speaks about a caller of this identity, attested with these selectors: all of the entry's
+    /// selectors must be among them. Of several the one with most selectors counts, then the one whose ID is first.
     #[must_use]
     pub fn for_caller(&self, id: &SpiffeId, selectors: &[String]) -> Option<Arc<Entry>> {
-        let fits =
-            |entry: &&Arc<Entry>| entry.spiffe_id == *id && entry.selectors.iter().all(|one| selectors.contains(one));
+        let proven = |entry: &Entry| entry.selectors.iter().all(|one| selectors.contains(one));
+        let fits = |entry: &&Arc<Entry>| entry.spiffe_id == *id && entry.parent_id.is_none() && proven(entry);
         let current = self.current();
         current.values().rev().filter(fits).max_by_key(|entry| entry.selectors.len()).cloned()
     }

@@ -17,6 +17,16 @@ pub(crate) struct Metrics {
     maintenance_failures: Counter,
     pub(crate) store_seconds: Histogram,
     pub(crate) store_failures: Counter,
+    store_waiting: Gauge,
+}
+
+/// A record that waits for its flush, for as long as this lives.
+pub(crate) struct Waiting(Gauge);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -46,6 +56,7 @@ impl Default for Metrics {
             maintenance_failures: Counter::default(),
             store_seconds: Histogram::new(buckets),
             store_failures: Counter::default(),
+            store_waiting: Gauge::default(),
         }
     }
 }
@@ -61,6 +72,7 @@ impl Metrics {
         let help = "From a record's hand-over to the store until it is durable";
         ca.register_with_unit("store", help, Unit::Seconds, self.store_seconds.clone());
         ca.register("store_failures", "Batches of records that could not be made durable", self.store_failures.clone());
+        ca.register("store_waiting", "Records that wait to be durable", self.store_waiting.clone());
         let help = "When the certificate of this kind expires, unix time";
         registry.register_with_unit("palisade_cert_not_after", help, Unit::Seconds, self.not_after.clone());
     }
@@ -74,6 +86,11 @@ impl Metrics {
 
     pub(crate) fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn waiting(&self) -> Waiting {
+        self.store_waiting.inc();
+        Waiting(self.store_waiting.clone())
     }
 
     pub(crate) fn not_after(&self, kind: &'static str, seconds: u64) {

@@ -289,6 +289,7 @@ impl Store {
         let (answer, written) = oneshot::channel();
         let durable = async {
             self.jobs.send(Job { write, answer }).await.map_err(|_| StoreError::Closed)?;
+            let _waiting = self.metrics.waiting();
             written.await.map_err(|_| StoreError::Closed)?
         };
         let result = tokio::time::timeout(WRITE_TIMEOUT, durable).await.unwrap_or(Err(StoreError::Timeout));

@@ -1,15 +1,17 @@
 //! A process whose clock is wrong: the real binary, with the time of day that the test says, from one moment to the next.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
+
+use crate::preload;
 
 /// A clock that processes can be started with.
 #[derive(Debug)]
 pub struct Clock {
     directory: tempfile::TempDir,
+    preload: String,
     offset: File,
 }
 
@@ -20,14 +22,9 @@ impl Clock {
     /// When the library that tells the time cannot be compiled.
     pub fn new() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("palisade-clock-").tempdir()?;
-        let (source, library) = (directory.path().join("clock.c"), directory.path().join("clock.so"));
-        fs::write(&source, include_str!("clock.c"))?;
-        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-        let made = Command::new(&compiler).args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source]).output();
-        let made = made.with_context(|| format!("cannot run {}", compiler.display()))?;
-        ensure!(made.status.success(), "clock.c: {}", String::from_utf8_lossy(&made.stderr));
+        let preload = preload::library(directory.path(), "clock", include_str!("clock.c"))?;
         let offset = File::create(directory.path().join("offset"))?;
-        let clock = Self { directory, offset };
+        let clock = Self { directory, preload, offset };
         clock.set(0)?;
         Ok(clock)
     }
@@ -42,8 +39,7 @@ impl Clock {
 
     /// The command that starts a process with this clock (see [`crate::Palisade::start_by`]).
     pub fn command(&self) -> Vec<String> {
-        let path = |name: &str| self.directory.path().join(name).display().to_string();
-        let preload = format!("LD_PRELOAD={}", path("clock.so"));
-        vec!["env".to_owned(), preload, format!("PALISADE_TEST_CLOCK={}", path("offset"))]
+        let offset = self.directory.path().join("offset");
+        vec!["env".to_owned(), self.preload.clone(), format!("PALISADE_TEST_CLOCK={}", offset.display())]
     }
 }

@@ -1,5 +1,5 @@
-//! What goes wrong at an authority on a bad day, with the real processes: wrong clocks, a full disk, evidence that proves nothing,
-//! requests made to hurt, and a caller that never stops. Whoever asks is told why not, and everybody else is served.
+//! What goes wrong at an authority on a bad day, with the real processes: wrong clocks, a full disk and a slow one, evidence that
+//! proves nothing, requests made to hurt, and a caller that never stops. Whoever asks is told why not, and everybody else is served.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -15,5 +15,7 @@ mod flood;
 mod record;
 #[path = "e2e_hostile/requests.rs"]
 mod requests;
+#[path = "e2e_hostile/slow_disk.rs"]
+mod slow_disk;
 #[path = "e2e_hostile/tokens.rs"]
 mod tokens;

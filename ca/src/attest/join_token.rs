@@ -27,6 +27,8 @@ pub const MAX_TTL: Duration = Duration::from_secs(7 * 86_400);
 
 const PREFIX: &str = "pjt1";
 const NAME: &str = "join-token";
+/// What a token proves to registration entries, before the ID: its bearer is who the operator made it for.
+const SELECTOR: &str = "join_token:spiffe-id:";
 const SECRET_BYTES: usize = 32;
 
 /// A new token. Its text is shown once and kept nowhere.
@@ -112,7 +114,8 @@ impl JoinTokens {
         }
         let id = SpiffeId::parse(&row.spiffe_id).map_err(|_| refuse("token-row-damaged"))?;
         let redeem = Redeem { secret_sha256, redeemed_by: row.used_key_sha256 };
-        Ok(Some(Attested { redeem: Some(redeem), ..Attested::new(id, NAME) }))
+        let selectors = vec![format!("{SELECTOR}{id}")];
+        Ok(Some(Attested { redeem: Some(redeem), selectors, ..Attested::new(id, NAME) }))
     }
 }
 

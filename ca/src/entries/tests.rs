@@ -104,6 +104,9 @@ async fn a_caller_gets_the_entry_that_knows_most_about_it() {
     let entries = open(dir.path()).await;
     let loose = entries.create(&wanted("web", &["k8s:ns:shop"])).await.unwrap();
     let tight = entries.create(&wanted("web", &["k8s:ns:shop", "k8s:pod-name:web-0"])).await.unwrap();
+    let parent_id = "spiffe://cluster.local/agent/one".to_owned();
+    let served = wanted("web", &["k8s:ns:shop", "k8s:pod-name:web-0", "k8s:sa:web"]);
+    entries.create(&admin::RegistrationEntry { parent_id, ..served }).await.unwrap();
     let id = SpiffeId::parse("spiffe://cluster.local/web").unwrap();
     let of = |selectors: &[&str]| {
         entries
@@ -112,6 +115,8 @@ async fn a_caller_gets_the_entry_that_knows_most_about_it() {
     };
     assert_eq!(of(&["k8s:ns:shop", "k8s:sa:web"]), Some(loose.id.clone()));
     assert_eq!(of(&["k8s:pod-name:web-0", "k8s:ns:shop"]), Some(tight.id.clone()));
+    let all = ["k8s:ns:shop", "k8s:pod-name:web-0", "k8s:sa:web"];
+    assert_eq!(of(&all), Some(tight.id.clone()), "whom an agent serves, that agent knows");
     assert_eq!(of(&["k8s:ns:bank"]), None);
     assert_eq!(of(&[]), None, "nothing is known about the caller");
 }

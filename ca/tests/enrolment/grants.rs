@@ -13,7 +13,7 @@ use x509_cert::Certificate;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-use crate::harness::{Server, WEB, certificates, domain, identity, web};
+use crate::harness::{Server, WEB, certificates, csr, domain, identity, web};
 use crate::issuer::{Issuer, claims, jwks};
 use crate::kubernetes::{now, reviewer};
 
@@ -93,6 +93,36 @@ async fn trap_03_names_come_from_the_entry_and_never_from_the_request() {
     assert_eq!(names(&renewed.cert_chain[0]).1, [""; 0], "and nothing else");
     let answer = agent.ask(&greedy(&key), 0, Some(&token)).await.unwrap();
     assert_eq!(names(&answer.cert_chain[0]).1, [""; 0], "the other entry is of another pod");
+    server.stop().await;
+}
+
+/// A join token proves to entries whose it is, and nothing else; what it once granted is kept by renewals.
+#[tokio::test]
+async fn an_entry_for_a_join_token_gives_names_and_lifetime() {
+    let (server, entries, ..) = granting().await;
+    let entry = |id: &str, parent: &str, dns: &str| RegistrationEntry {
+        spiffe_id: id.into(),
+        parent_id: parent.into(),
+        selectors: vec![format!("join_token:spiffe-id:{WEB}")],
+        dns_names: vec![dns.into()],
+        x509_ttl: 600,
+        ..RegistrationEntry::default()
+    };
+    let cart = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").unwrap();
+    let made = entries.create(&entry(WEB, "", "web.shop")).await.unwrap();
+    entries.create(&entry(WEB, cart.as_str(), "served.shop")).await.unwrap();
+    entries.create(&entry(cart.as_str(), "", "cart.shop")).await.unwrap();
+    let (key, token) = (KeyPair::generate().unwrap(), server.token(&web()).await);
+    let answer = server.connect(None).ask(&greedy(&key), 86_400, Some(&token)).await.unwrap();
+    assert_eq!(names(&answer.cert_chain[0]), (vec![WEB.into()], vec!["web.shop".into()], 0));
+    let row = server.issued(&web(), 1).await.remove(0);
+    assert_eq!((row.attestor.as_str(), row.entry, row.not_after - row.issued_at), ("join-token", made.id.clone(), 600));
+    let current = identity(&answer, &key);
+    let renewed = server.connect(Some(&current)).ask(&greedy(&key), 0, None).await.unwrap();
+    assert_eq!(names(&renewed.cert_chain[0]).1, ["web.shop"]);
+    let token = server.token(&cart).await;
+    let plain = server.connect(None).ask(&csr(&key, &[]), 0, Some(&token)).await.unwrap();
+    assert_eq!(names(&plain.cert_chain[0]).1, [""; 0], "a token of another ID is not what this entry asks for");
     server.stop().await;
 }
 
