@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 mod follow;
 pub(crate) mod followers;
 pub(crate) mod issue;
+mod renewals;
 mod source;
 mod token;
 
@@ -28,6 +29,7 @@ pub use source::{EntryChanges, EntrySource, NoEntries};
 use crate::admission::{Admission, Turn};
 use crate::authority::Authority;
 use follow::Follow;
+use renewals::Renewals;
 
 /// 500 requests of RSA keys fit.
 const MAX_MESSAGE: usize = 4 * 1_024 * 1_024;
@@ -38,6 +40,7 @@ pub struct AgentsService {
     authority: Arc<Authority>,
     entries: Arc<dyn EntrySource>,
     admission: Admission,
+    renewals: Arc<Renewals>,
     closing: CancellationToken,
 }
 
@@ -45,7 +48,7 @@ impl AgentsService {
     /// Serves `authority` and `entries`; streams end with `closing`.
     #[must_use]
     pub fn new(authority: Arc<Authority>, entries: Arc<dyn EntrySource>, closing: CancellationToken) -> Self {
-        Self { authority, entries, admission: Admission::default(), closing }
+        Self { authority, entries, admission: Admission::default(), renewals: Arc::default(), closing }
     }
 
     /// Serves agents in turn with the other callers of `admission`.
