@@ -12,7 +12,7 @@ use crate::csr::{Csr, ExtraKeys};
 use crate::store::StoreError;
 
 /// One call's worth: a few hundred milliseconds of one core.
-const MOST_ORDERS: usize = 500;
+pub(super) const MOST_ORDERS: usize = 500;
 /// Signed at a time for one call; their records share a flush.
 const AT_A_TIME: usize = 64;
 pub(crate) const ATTESTOR: &str = "agent";
