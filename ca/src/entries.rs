@@ -240,7 +240,7 @@ impl Entries {
         self.0.merged.send_if_modified(|held| {
             let changed = ***held != merged;
             if changed {
-                *held = Arc::new(EntryMap::new(merged));
+                *held = Arc::new(EntryMap::new(merged, held));
             }
             changed
         });
@@ -260,9 +260,9 @@ impl EntrySource for Entries {
 
     fn changes(&self, agent: &SpiffeId) -> EntryChanges {
         let (agent, mut all) = (agent.clone(), self.subscribe());
-        let mut known = all.borrow_and_update().of_parent(&agent);
+        let mut known = all.borrow_and_update().mark(&agent);
         let concerns = move |all: &Arc<EntryMap>| {
-            let before = std::mem::replace(&mut known, all.of_parent(&agent));
+            let before = std::mem::replace(&mut known, all.mark(&agent));
             before != known
         };
         Box::pin(WatchStream::from_changes(all).filter(concerns).map(drop))

@@ -16,22 +16,37 @@ pub(super) type Group = Arc<Vec<Arc<Entry>>>;
 #[derive(Debug, Default)]
 pub struct EntryMap {
     all: ById,
-    parents: HashMap<SpiffeId, Group>,
+    /// By parent, with the revision in which the group became what it is.
+    parents: HashMap<SpiffeId, (u64, Group)>,
     identities: HashMap<SpiffeId, Group>,
+    /// Grows with each change of anything.
+    revision: u64,
+    /// The revision in which a parent last lost all it had.
+    emptied: u64,
 }
 
 impl EntryMap {
-    pub(super) fn new(all: ById) -> Self {
-        Self {
-            parents: grouped(&all, |entry| entry.parent_id.as_ref()),
-            identities: grouped(&all, |entry| Some(&entry.spiffe_id)),
-            all,
-        }
+    /// What `all` is after `before`.
+    pub(super) fn new(all: ById, before: &Self) -> Self {
+        let revision = before.revision + 1;
+        let since = |(parent, group): (SpiffeId, Group)| match before.parents.get(&parent) {
+            Some((since, same)) if *same == group => (parent, (*since, group)),
+            _ => (parent, (revision, group)),
+        };
+        let parents: HashMap<_, _> = grouped(&all, |entry| entry.parent_id.as_ref()).into_iter().map(since).collect();
+        let all_kept = before.parents.keys().all(|parent| parents.contains_key(parent));
+        let emptied = if all_kept { before.emptied } else { revision };
+        Self { identities: grouped(&all, |entry| Some(&entry.spiffe_id)), all, parents, revision, emptied }
     }
 
     /// Those whose parent this agent is.
     pub(super) fn of_parent(&self, agent: &SpiffeId) -> Group {
-        self.parents.get(agent).cloned().unwrap_or_default()
+        self.parents.get(agent).map(|(_, group)| Arc::clone(group)).unwrap_or_default()
+    }
+
+    /// Another number after each change of [`of_parent`](Self::of_parent), also after one that was undone.
+    pub(super) fn mark(&self, agent: &SpiffeId) -> u64 {
+        self.parents.get(agent).map_or(self.emptied, |(since, _)| *since)
     }
 
     /// Those that give this identity.

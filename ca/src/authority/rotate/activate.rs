@@ -11,7 +11,7 @@ const COMING_BACK: u64 = 60;
 
 impl Authority {
     /// Lets the prepared authority sign, if everybody who follows has acknowledged its root or the deadline (`activate_after`
-    /// from now, or the one set before) has passed.
+    /// from now, or the one set before) has passed. In the minute after a start, whoever may be on the way back is waited for, too.
     ///
     /// # Errors
     /// [`RotateError`].
