@@ -106,13 +106,13 @@ impl Admission {
     }
 
     /// Waits for the caller's turn, which lasts as long as what is returned lives. A caller whose certificate says who it is pays
-    /// now, before it costs anything; the others when they are attested.
-    pub(crate) async fn admit(&self, caller: &Caller) -> Result<Turn, Later> {
+    /// now, before it costs anything, for `certificates` at once; the others when they are attested.
+    pub(crate) async fn admit(&self, caller: &Caller, certificates: u32) -> Result<Turn, Later> {
         let now = Instant::now();
         let key = match &caller.peer {
             Some(peer) => {
                 let id = peer.id().to_string();
-                self.0.budgets.take(&id, now).map_err(|after| Later { reason: "rate-limited", after })?;
+                self.0.budgets.take(&id, certificates, now).map_err(|after| Later { reason: "rate-limited", after })?;
                 id
             }
             None => {
@@ -133,7 +133,7 @@ impl Admission {
         }
         let pod = attested.kubernetes.as_ref().and_then(|holder| holder.pod.as_ref());
         let key = pod.map_or_else(|| attested.id.to_string(), |pod| format!("{} {}", attested.id, pod.uid));
-        self.0.budgets.take(&key, Instant::now()).map_err(|after| Later { reason: "rate-limited", after })
+        self.0.budgets.take(&key, 1, Instant::now()).map_err(|after| Later { reason: "rate-limited", after })
     }
 
     /// Whether the log is to say that somebody is sent away; the metrics count everybody.
@@ -149,7 +149,7 @@ impl Admission {
     /// Evidence was refused.
     pub(crate) fn failed(&self, caller: &Caller) {
         // Who has nothing left is told with its next request.
-        let _ = self.0.failures.take(&address(caller), Instant::now());
+        let _ = self.0.failures.take(&address(caller), 1, Instant::now());
     }
 }
 
@@ -195,9 +195,9 @@ mod tests {
         for _ in 0..FAILURES.1 + 50 {
             admission.failed(&caller("10.0.0.1:5"));
         }
-        let later = admission.admit(&caller("10.0.0.1:6")).await.unwrap_err();
+        let later = admission.admit(&caller("10.0.0.1:6"), 1).await.unwrap_err();
         assert_eq!(later.reason, "too-many-failures");
         assert!(later.after > Duration::ZERO && later.after <= Duration::from_secs(1));
-        admission.admit(&caller("10.0.0.2:5")).await.unwrap();
+        admission.admit(&caller("10.0.0.2:5"), 1).await.unwrap();
     }
 }

@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 mod follow;
 pub(crate) mod followers;
 pub(crate) mod issue;
+mod renewals;
 mod source;
 mod token;
 
@@ -28,6 +29,8 @@ pub use source::{EntryChanges, EntrySource, NoEntries};
 use crate::admission::{Admission, Turn};
 use crate::authority::Authority;
 use follow::Follow;
+use issue::MOST_ORDERS;
+use renewals::Renewals;
 
 /// 500 requests of RSA keys fit.
 const MAX_MESSAGE: usize = 4 * 1_024 * 1_024;
@@ -38,6 +41,7 @@ pub struct AgentsService {
     authority: Arc<Authority>,
     entries: Arc<dyn EntrySource>,
     admission: Admission,
+    renewals: Arc<Renewals>,
     closing: CancellationToken,
 }
 
@@ -45,7 +49,7 @@ impl AgentsService {
     /// Serves `authority` and `entries`; streams end with `closing`.
     #[must_use]
     pub fn new(authority: Arc<Authority>, entries: Arc<dyn EntrySource>, closing: CancellationToken) -> Self {
-        Self { authority, entries, admission: Admission::default(), closing }
+        Self { authority, entries, admission: Admission::default(), renewals: Arc::default(), closing }
     }
 
     /// Serves agents in turn with the other callers of `admission`.
@@ -54,10 +58,12 @@ impl AgentsService {
         Self { admission, ..self }
     }
 
-    /// The caller's turn to be issued to.
-    async fn turn<T>(&self, request: &Request<T>) -> Result<Turn, Status> {
+    /// The caller's turn to be issued to, so many times.
+    async fn turn<T>(&self, request: &Request<T>, orders: usize) -> Result<Turn, Status> {
         let caller = Caller::of(request).cloned().unwrap_or_default();
-        self.admission.admit(&caller).await.map_err(|later| {
+        // What is too much for one call is refused, and costs as much as the most.
+        let orders = u32::try_from(orders.clamp(1, MOST_ORDERS)).unwrap_or(u32::MAX);
+        self.admission.admit(&caller, orders).await.map_err(|later| {
             self.authority.metrics().refused(later.reason);
             later.status()
         })
@@ -111,14 +117,14 @@ impl Agents for AgentsService {
 
     async fn issue_x509(&self, request: Request<IssueX509Request>) -> Result<Response<IssueX509Response>, Status> {
         let (peer, _) = self.agent(&request)?;
-        let _turn = self.turn(&request).await?;
+        let _turn = self.turn(&request, request.get_ref().orders.len()).await?;
         let answers = self.issue_all(&peer, request.into_inner().orders).await?;
         Ok(Response::new(IssueX509Response { answers }))
     }
 
     async fn issue_jwt(&self, request: Request<IssueJwtRequest>) -> Result<Response<IssueJwtResponse>, Status> {
         let (peer, _) = self.agent(&request)?;
-        let _turn = self.turn(&request).await?;
+        let _turn = self.turn(&request, 1).await?;
         Ok(Response::new(self.token(&peer, &request.into_inner()).await?))
     }
 }

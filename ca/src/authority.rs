@@ -114,6 +114,8 @@ impl From<CacertsError> for OpenError {
 pub struct Authority {
     config: CaConfig,
     clock: Arc<dyn Clock>,
+    /// When this process began with it, unix seconds.
+    opened_at: u64,
     /// The keys. Whoever changes anything holds them, so that changes come one after the other.
     hands: Mutex<Hands>,
     realm: ArcSwap<Realm>,
@@ -162,6 +164,7 @@ impl Authority {
             ready: watch::Sender::new(true),
             followers: Followers::default(),
             hurry: Notify::new(),
+            opened_at: now,
             config,
             clock,
             store,

@@ -4,7 +4,6 @@
 //! entries are rows of `ca.db`. Readers see both as one map, replaced as a whole with every change, so that an entry reaches the
 //! agents that follow the map without anybody polling.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,9 +16,12 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::WatchStream;
 
 mod entry;
+mod map;
 mod rows;
 
 pub use entry::{Entry, EntryError};
+use map::ById;
+pub use map::EntryMap;
 use rows::Rows;
 
 use crate::agents::{EntryChanges, EntrySource};
@@ -28,9 +30,6 @@ use crate::signer::{SignerError, hex, random};
 /// Entries of the administration API; more are refused.
 const MAX_ENTRIES: usize = 200_000;
 const ID_BYTES: usize = 16;
-
-/// All entries by their ID.
-pub type EntryMap = BTreeMap<String, Arc<Entry>>;
 
 /// Why the entries cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -107,8 +106,8 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Parts {
-    files: EntryMap,
-    rows: EntryMap,
+    files: ById,
+    rows: ById,
 }
 
 impl Entries {
@@ -134,7 +133,7 @@ impl Entries {
     /// `namespace/name`.
     pub fn set_files(&self, entries: &[Arc<RegistrationEntry>]) {
         let files = entries.iter().map(|entry| Entry::of_file(entry)).map(|entry| (entry.id.clone(), Arc::new(entry)));
-        let files: EntryMap = files.collect();
+        let files: ById = files.collect();
         self.change(|parts| parts.files = files);
     }
 
@@ -145,7 +144,9 @@ impl Entries {
     pub async fn create(&self, wanted: &admin::RegistrationEntry) -> Result<Arc<Entry>, EntriesError> {
         let _changing = self.0.changing.lock().await;
         let entry = Arc::new(Entry::of_wire(wanted, hex(&random::<ID_BYTES>()?), &self.0.domain)?);
-        if let Some(same) = self.current().values().find(|other| other.says_the_same(&entry)) {
+        if let Some(same) =
+            self.current().of_identity(&entry.spiffe_id).iter().find(|other| other.says_the_same(&entry))
+        {
             return Err(EntriesError::Exists(same.id.clone()));
         }
         if self.parts().rows.len() >= MAX_ENTRIES {
@@ -199,8 +200,7 @@ impl Entries {
     /// the server ([`Entries::for_caller`]).
     #[must_use]
     pub fn for_agent(&self, agent: &SpiffeId) -> Vec<Arc<Entry>> {
-        let ours = |entry: &&Arc<Entry>| entry.parent_id.as_ref() == Some(agent);
-        self.current().values().filter(ours).cloned().collect()
+        self.current().of_parent(agent).to_vec()
     }
 
     /// The entry without a parent that speaks about a caller of this identity, attested with these selectors: all of the entry's
@@ -208,17 +208,15 @@ impl Entries {
     #[must_use]
     pub fn for_caller(&self, id: &SpiffeId, selectors: &[String]) -> Option<Arc<Entry>> {
         let proven = |entry: &Entry| entry.selectors.iter().all(|one| selectors.contains(one));
-        let fits = |entry: &&Arc<Entry>| entry.spiffe_id == *id && entry.parent_id.is_none() && proven(entry);
-        let current = self.current();
-        current.values().rev().filter(fits).max_by_key(|entry| entry.selectors.len()).cloned()
+        let fits = |entry: &&Arc<Entry>| entry.parent_id.is_none() && proven(entry);
+        self.current().of_identity(id).iter().rev().filter(fits).max_by_key(|entry| entry.selectors.len()).cloned()
     }
 
     /// What a caller gets that renews a certificate with these DNS names: those of them that an entry of its identity still
     /// grants, and the shortest life that one of them wants. What once selected the entry is not known any more.
     #[must_use]
     pub(crate) fn for_renewal(&self, id: &SpiffeId, dns_names: &[String]) -> Grant {
-        let current = self.current();
-        let entries: Vec<_> = current.values().filter(|entry| entry.spiffe_id == *id).collect();
+        let entries = self.current().of_identity(id);
         let granted = |name: &&String| entries.iter().any(|entry| entry.dns_names.contains(name));
         Grant {
             dns_names: dns_names.iter().filter(granted).cloned().collect(),
@@ -238,12 +236,12 @@ impl Entries {
         let mut parts = self.parts();
         change(&mut parts);
         // A resource of this very name could only stand beside a row if somebody chose its name to be 32 hex digits.
-        let merged: EntryMap =
+        let merged: ById =
             parts.rows.iter().chain(&parts.files).map(|(id, entry)| (id.clone(), Arc::clone(entry))).collect();
         self.0.merged.send_if_modified(|held| {
-            let changed = **held != merged;
+            let changed = ***held != merged;
             if changed {
-                *held = Arc::new(merged);
+                *held = Arc::new(EntryMap::new(merged, held));
             }
             changed
         });
@@ -261,8 +259,14 @@ impl EntrySource for Entries {
         (entry.parent_id.as_ref() == Some(agent)).then(|| entry.to_agent())
     }
 
-    fn changes(&self) -> EntryChanges {
-        Box::pin(WatchStream::from_changes(self.subscribe()).map(drop))
+    fn changes(&self, agent: &SpiffeId) -> EntryChanges {
+        let (agent, mut all) = (agent.clone(), self.subscribe());
+        let mut known = all.borrow_and_update().mark(&agent);
+        let concerns = move |all: &Arc<EntryMap>| {
+            let before = std::mem::replace(&mut known, all.mark(&agent));
+            before != known
+        };
+        Box::pin(WatchStream::from_changes(all).filter(concerns).map(drop))
     }
 }
 

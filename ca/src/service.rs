@@ -96,7 +96,7 @@ impl CaService {
     async fn create(&self, request: Request<IstioCertificateRequest>) -> Result<IstioCertificateResponse, Refused> {
         let caller = Caller::of(&request).cloned().unwrap_or_default();
         let admission = &self.parts.admission;
-        let _turn = admission.admit(&caller).await.map_err(come_back)?;
+        let _turn = admission.admit(&caller, 1).await.map_err(come_back)?;
         let attested = self.attest(&request, &caller).await.inspect_err(|refused| {
             if refused.status.code() == Code::Unauthenticated {
                 admission.failed(&caller);

@@ -30,13 +30,14 @@ impl Buckets {
         Self { rate: f64::from(rate.max(1)), burst: f64::from(burst.max(1)), held: Mutex::default() }
     }
 
-    /// Takes a token, or says after how long there will be one.
-    pub(super) fn take(&self, key: &str, now: Instant) -> Result<(), Duration> {
+    /// Takes `cost` tokens if there is one, or says after how long there will be one. What there is may be overdrawn: what can only
+    /// be had as a whole would never be served by a smaller bucket, and whoever takes it waits the longer for the next.
+    pub(super) fn take(&self, key: &str, cost: u32, now: Instant) -> Result<(), Duration> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let key = if held.len() < MAX_KEYS || held.contains_key(key) { key } else { self.room(&mut held, key, now) };
         let bucket = held.get(key).map_or(Bucket { tokens: self.burst, at: now }, |bucket| self.filled(*bucket, now));
         let left = self.judge(bucket);
-        let tokens = if left.is_ok() { bucket.tokens - 1.0 } else { bucket.tokens };
+        let tokens = if left.is_ok() { bucket.tokens - f64::from(cost) } else { bucket.tokens };
         held.insert(key.to_owned(), Bucket { tokens, ..bucket });
         left
     }
@@ -74,29 +75,40 @@ mod tests {
     fn a_budget_is_spent_and_comes_back() {
         let (buckets, start) = (Buckets::new(10, 3), Instant::now());
         for _ in 0..3 {
-            buckets.take("a", start).unwrap();
+            buckets.take("a", 1, start).unwrap();
         }
-        let wait = buckets.take("a", start).unwrap_err();
+        let wait = buckets.take("a", 1, start).unwrap_err();
         assert!((100..=102).contains(&wait.as_millis()), "{wait:?}");
-        buckets.take("b", start).expect("another key has its own");
-        buckets.take("a", start + wait).expect("who comes back when told is served");
-        assert!(buckets.take("a", start + wait).is_err());
+        buckets.take("b", 1, start).expect("another key has its own");
+        buckets.take("a", 1, start + wait).expect("who comes back when told is served");
+        assert!(buckets.take("a", 1, start + wait).is_err());
         for _ in 0..3 {
-            buckets.take("a", start + Duration::from_secs(3_600)).unwrap();
+            buckets.take("a", 1, start + Duration::from_secs(3_600)).unwrap();
         }
-        assert!(buckets.take("a", start + Duration::from_secs(3_600)).is_err(), "never more than the burst");
+        assert!(buckets.take("a", 1, start + Duration::from_secs(3_600)).is_err(), "never more than the burst");
         assert!(buckets.check("c", start).is_ok() && buckets.check("a", start + Duration::from_secs(3_600)).is_err());
+    }
+
+    #[test]
+    fn what_is_taken_at_once_is_paid_for_before_the_next() {
+        let (buckets, start) = (Buckets::new(10, 20), Instant::now());
+        buckets.take("a", 500, start).expect("a batch larger than the bucket is served once");
+        let wait = buckets.take("a", 1, start).unwrap_err();
+        assert!((48_100..=48_102).contains(&wait.as_millis()), "480 tokens are owed: {wait:?}");
+        assert!(buckets.take("a", 1, start + wait / 2).is_err());
+        buckets.take("a", 500, start + wait).expect("who comes back when told is served");
+        buckets.take("a", 1, start + wait * 2).unwrap_err();
     }
 
     #[test]
     fn keys_are_bounded_and_idle_ones_make_room() {
         let (buckets, start) = (Buckets::new(1, 2), Instant::now());
         for key in 0..MAX_KEYS + 10 {
-            let _ = buckets.take(&key.to_string(), start);
+            let _ = buckets.take(&key.to_string(), 1, start);
         }
         assert!(buckets.held.lock().unwrap().len() <= MAX_KEYS + 1);
-        assert!(buckets.take("late", start).is_err(), "latecomers share one budget");
-        buckets.take("late", start + Duration::from_secs(10)).unwrap();
+        assert!(buckets.take("late", 1, start).is_err(), "latecomers share one budget");
+        buckets.take("late", 1, start + Duration::from_secs(10)).unwrap();
         assert_eq!(buckets.held.lock().unwrap().len(), 1, "what is full again is forgotten");
     }
 }

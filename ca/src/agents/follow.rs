@@ -39,7 +39,7 @@ impl Follow {
     pub(super) async fn run(mut self, reports: Streaming<AgentReport>) {
         tracing::info!(id = %self.peer.id(), "an agent follows");
         // Subscribed before the first state is made: no change is missed between the two.
-        let (trust, entries) = (self.service.authority.changes(), self.service.entries.changes());
+        let (trust, entries) = (self.service.authority.changes(), self.service.entries.changes(self.peer.id()));
         if let Err(status) = self.serve(reports, trust, entries).await {
             // Nobody listens any more if the agent has hung up.
             let _ = self.states.send(Err(status)).await;

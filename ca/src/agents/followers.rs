@@ -52,6 +52,12 @@ impl Followers {
         ids.filter(|id| !table.gone.contains_key(*id)).cloned().collect()
     }
 
+    /// IDs that any agent follows or has followed with.
+    pub(crate) fn seen(&self) -> BTreeSet<String> {
+        let table = self.lock();
+        table.live.values().map(|follower| &follower.id).chain(table.gone.keys()).cloned().collect()
+    }
+
     /// Another authority signs now: who missed its root is not waited for any more.
     pub(crate) fn forget_gone(&self) {
         self.lock().gone.clear();

@@ -12,7 +12,7 @@ use crate::csr::{Csr, ExtraKeys};
 use crate::store::StoreError;
 
 /// One call's worth: a few hundred milliseconds of one core.
-const MOST_ORDERS: usize = 500;
+pub(super) const MOST_ORDERS: usize = 500;
 /// Signed at a time for one call; their records share a flush.
 const AT_A_TIME: usize = 64;
 pub(crate) const ATTESTOR: &str = "agent";
@@ -63,7 +63,9 @@ impl AgentsService {
         tracing::info!(id = %attested.id, serial = issued.leaf.serial, agent = %peer.id(), entry = entry.id,
             not_after = issued.leaf.lifetime.not_after, "certificate issued");
         let chain = std::iter::once(&issued.leaf.certificate).chain(&issued.realm.signer.chain);
-        Ok(X509Answer { code: 0, reason: String::new(), chain: chain.map(|der| der.to_vec()).collect(), renew_at: 0 })
+        let wish = self.renewals.wish(self.authority.now(), &issued.leaf.lifetime);
+        let renew_at = wish.map_or(0, crate::authority::signed);
+        Ok(X509Answer { chain: chain.map(|der| der.to_vec()).collect(), renew_at, ..X509Answer::default() })
     }
 
     fn refusal(&self, peer: &VerifiedPeer, order: &X509Order, status: &Status) -> X509Answer {

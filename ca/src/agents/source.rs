@@ -21,8 +21,8 @@ pub trait EntrySource: Debug + Send + Sync {
         self.for_agent(agent).into_iter().find(|entry| entry.id == id)
     }
 
-    /// Tells of changes from now on: of every change after this call.
-    fn changes(&self) -> EntryChanges;
+    /// Tells of changes to those of `agent` from now on: of every change after this call. Of another agent's it need not hear.
+    fn changes(&self, agent: &SpiffeId) -> EntryChanges;
 }
 
 /// No entries at all.
@@ -34,7 +34,7 @@ impl EntrySource for NoEntries {
         Vec::new()
     }
 
-    fn changes(&self) -> EntryChanges {
+    fn changes(&self, _: &SpiffeId) -> EntryChanges {
         Box::pin(futures_util::stream::empty())
     }
 }

@@ -15,6 +15,7 @@ use crate::rotation::{Facts, Step};
 use crate::signer::Found;
 use crate::store::StoreError;
 
+mod activate;
 mod retire;
 
 /// Dates are compared with the wall clock this often: timers alone are wrong after a suspend.
@@ -29,6 +30,12 @@ pub enum RotateError {
     /// Somebody would refuse its leaves.
     #[error("{} have not acknowledged the new root: wait, or set a deadline with --activate-after", .0.join(", "))]
     NotAcknowledged(Vec<String>),
+    /// Somebody may follow and has not had the time to come back.
+    #[error(
+        "the server has just started, and agents that hold certificates do not follow yet: ask again in {0} s at most, or give \
+         --activate-after 0s to go on without them"
+    )]
+    ComingBack(u64),
     /// The operator's own PKI makes authorities.
     #[error(
         "the active authority is plugged in: put the next certificate into the --cacerts directory, and it is prepared"
@@ -135,30 +142,6 @@ impl Authority {
         self.apply(&mut hands, journal).await?;
         drop(hands);
         self.hurry();
-        Ok(())
-    }
-
-    /// Lets the prepared authority sign, if everybody who follows has acknowledged its root or the deadline (`activate_after`
-    /// from now, or the one set before) has passed.
-    ///
-    /// # Errors
-    /// [`RotateError`].
-    pub async fn activate(&self, activate_after: Option<Duration>) -> Result<(), RotateError> {
-        let mut hands = self.hands.lock().await;
-        let mut journal = self.realm().journal.clone();
-        let prepared = journal.of(State::Prepared).ok_or(RotateError::NothingPrepared)?.id.clone();
-        if let Some(after) = activate_after {
-            let deadline = self.deadline(Some(after));
-            journal.change(&prepared, |record| record.activate_by = deadline);
-            self.apply(&mut hands, journal.clone()).await?;
-        }
-        let overdue =
-            journal.of(State::Prepared).and_then(|record| record.activate_by).is_some_and(|by| by <= self.now());
-        let waiting = self.followers.waiting(&self.realm.load().digest);
-        if !waiting.is_empty() && !overdue {
-            return Err(RotateError::NotAcknowledged(waiting));
-        }
-        self.switch(&mut hands, journal, !waiting.is_empty()).await?;
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use palisade_wire::admin;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
-use super::{EntriesError, Entry, EntryMap};
+use super::{ById, EntriesError, Entry};
 
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS registration_entry (
     id TEXT NOT NULL PRIMARY KEY,
@@ -54,10 +54,10 @@ impl Rows {
         Ok(Self { path, pool })
     }
 
-    pub(super) async fn all(&self, domain: &TrustDomain) -> Result<EntryMap, EntriesError> {
+    pub(super) async fn all(&self, domain: &TrustDomain) -> Result<ById, EntriesError> {
         let query = sqlx::query("SELECT id, entry FROM registration_entry");
         let rows = query.fetch_all(&self.pool).await.map_err(|error| self.failed(error))?;
-        let mut entries = EntryMap::new();
+        let mut entries = ById::new();
         for row in rows {
             let id: String = row.try_get("id").map_err(|error| self.failed(error))?;
             let text: String = row.try_get("entry").map_err(|error| self.failed(error))?;

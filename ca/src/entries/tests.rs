@@ -1,3 +1,4 @@
+use futures_util::FutureExt as _;
 use palisade_policies::{SourceText, load};
 
 use super::*;
@@ -96,6 +97,32 @@ async fn an_agent_sees_the_entries_that_name_it_and_no_others() {
     let (agent, current) = (SpiffeId::parse(&parent("one")).unwrap(), entries.current());
     let asked = current.values().filter(|entry| EntrySource::get(&entries, &agent, &entry.id).is_some());
     assert_eq!(asked.count(), 1, "by name neither");
+}
+
+/// With thousands of agents each change would otherwise make the state of all of them anew.
+#[tokio::test]
+async fn an_agent_hears_of_a_change_that_concerns_it_and_of_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let entries = open(dir.path()).await;
+    let agent = |name: &str| SpiffeId::parse(&format!("spiffe://cluster.local/agent/{name}")).unwrap();
+    let of = |id: &str, agent: SpiffeId| admin::RegistrationEntry {
+        parent_id: agent.to_string(),
+        ..wanted(id, &["unix:uid:1"])
+    };
+    let mut told = EntrySource::changes(&entries, &agent("one"));
+    let mut heard = || told.next().now_or_never().is_some();
+    let mine = entries.create(&of("a", agent("one"))).await.unwrap();
+    assert!(heard() && !heard(), "once");
+    let other = entries.create(&of("b", agent("two"))).await.unwrap();
+    entries.set_files(&files(&["c"]));
+    assert!(!heard(), "of another's, and of one without a parent");
+    entries.delete(&other.id).await.unwrap();
+    entries.delete(&mine.id).await.unwrap();
+    assert!(heard() && !heard() && entries.for_agent(&agent("one")).is_empty());
+    // It may have been told of what was there for a moment.
+    let brief = entries.create(&of("a", agent("one"))).await.unwrap();
+    entries.delete(&brief.id).await.unwrap();
+    assert!(heard() && !heard());
 }
 
 #[tokio::test]

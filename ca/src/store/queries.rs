@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::TryStreamExt as _;
 use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 
@@ -17,8 +18,10 @@ const UNFOLLOWED_UNTIL: &str = "SELECT not_after FROM issuance WHERE authority =
      AND issued_at <= ?3 AND attestor <> 'self' AND spiffe_id NOT IN (SELECT value FROM json_each(?4)) \
      AND caller NOT IN (SELECT value FROM json_each(?4)) ORDER BY not_after DESC LIMIT 1";
 
-/// Newest first. Without an ID in the order in which they were written, which needs no index of its own.
-const ISSUED: &str = "SELECT * FROM issuance WHERE issued_at >= ?2 ORDER BY rowid DESC LIMIT ?3";
+/// Newest first, in the order in which they were written, which needs no index of its own.
+const ISSUED: &str = "SELECT * FROM issuance ORDER BY rowid DESC";
+/// The order of writing is that of time unless the clock was set back: up to so many seconds of that are looked behind.
+const CLOCK_STEPS: i64 = 3_600;
 const ISSUED_TO: &str = "SELECT * FROM issuance WHERE spiffe_id = ?1 AND issued_at >= ?2 \
      ORDER BY issued_at DESC, rowid DESC LIMIT ?3";
 /// An identifier of a token may begin with an octet of zero, which a serial number is spelled without.
@@ -43,13 +46,31 @@ impl Store {
     /// The newest issuances that were asked for, newest first.
     pub(crate) async fn issuances(&self, wanted: &IssuanceQuery) -> Result<Vec<IssuanceRow>, StoreError> {
         let (query, what) = match &wanted.target {
-            None => (ISSUED, ""),
+            None => return self.newest(wanted).await.map_err(|error| self.failed(error)),
             Some(Target::Id(id)) => (ISSUED_TO, id.as_str()),
             Some(Target::Serial(serial)) => (ISSUED_AS, serial.as_str()),
         };
         let rows = sqlx::query(query).bind(what).bind(wanted.since).bind(wanted.limit).fetch_all(&self.readers).await;
         let rows = rows.and_then(|rows| rows.iter().map(issuance_row).collect());
         rows.map_err(|error| self.failed(error))
+    }
+
+    /// From the newest back in time, as far as is asked for and no further: the record is never short.
+    async fn newest(&self, wanted: &IssuanceQuery) -> Result<Vec<IssuanceRow>, sqlx::Error> {
+        let mut walk = sqlx::query(ISSUED).fetch(&self.readers);
+        let (mut found, limit) = (Vec::new(), usize::try_from(wanted.limit).unwrap_or(usize::MAX));
+        while found.len() < limit
+            && let Some(row) = walk.try_next().await?
+        {
+            let row = issuance_row(&row)?;
+            if row.issued_at < wanted.since.saturating_sub(CLOCK_STEPS) {
+                break;
+            }
+            if row.issued_at >= wanted.since {
+                found.push(row);
+            }
+        }
+        Ok(found)
     }
 
     /// The end of the last leaf that an authority has signed, unix time; the server's own do not count.

@@ -307,6 +307,25 @@ async fn the_record_is_asked_by_id_serial_number_and_time() {
     assert!(["", "0", "xyz", "5f 00"].iter().all(|bad| Target::serial(bad).is_none()));
 }
 
+/// A question about the last hour must not read the rows of years; and a clock that was set back does not hide the hour before.
+#[tokio::test]
+async fn the_record_is_walked_back_as_far_as_it_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await.unwrap();
+    let issued = [("01", NOW + 5), ("02", NOW - 3_601), ("03", NOW + 9), ("04", NOW - 3_600), ("05", NOW)];
+    for (serial, issued_at) in issued {
+        store.record(IssuanceRow { issued_at, ..row(serial, "k") }, Evidence::default()).await.unwrap();
+    }
+    let serials = async |since, limit| -> Vec<String> {
+        let rows = store.issuances(&IssuanceQuery { target: None, since, limit }).await.unwrap();
+        rows.into_iter().map(|row| row.serial).collect()
+    };
+    assert_eq!(serials(NOW, 9).await, ["05", "03"], "behind a row that is much older nothing is looked for");
+    assert_eq!(serials(NOW, 1).await, ["05"]);
+    assert_eq!(serials(NOW - 1, 9).await, ["05", "03", "01"]);
+    assert_eq!(serials(i64::MIN, 9).await.len(), 5);
+}
+
 /// As on a full disk: SQLite ends the transaction by itself, and the next one must begin all the same.
 #[tokio::test]
 async fn a_transaction_that_ended_by_itself_holds_up_none_after_it() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use palisade_identity::{CertificateDer, SpiffeId, TrustBundles, UnixTime, verify_peer};
+use palisade_identity::{CertificateDer, Clock as _, SpiffeId, TrustBundles, UnixTime, verify_peer};
 use palisade_wire::agents::agents_client::AgentsClient;
 use palisade_wire::agents::{Entry, IssueJwtRequest, IssueX509Request, X509Order};
 use rcgen::KeyPair;
@@ -87,6 +87,28 @@ async fn trap_17_an_agent_gets_certificates_for_its_entries_without_the_root() {
         assert_eq!(facts, ("spiffe://cluster.local/ns/shop/sa/web", "agent", "a"));
         assert_eq!(row.authority, server.authority.status().await.unwrap().authorities[0].id);
     }
+    server.stop().await;
+}
+
+/// An agent that lost everything asks for all its certificates at once: they are not to come back at once for ever.
+#[tokio::test]
+async fn renewals_of_what_is_issued_at_once_are_spread_by_the_server() {
+    let server = Server::start().await;
+    let agent = server.enrol(&web()).await;
+    let brief = Entry { x509_ttl: 5, ..entry("brief", CART) };
+    server.entries.set(vec![entry("a", CART), brief]);
+    let mut orders = vec![order("a", &[]); 40];
+    orders.push(order("brief", &[]));
+    orders.push(order("unknown", &[]));
+    let now = i64::try_from(server.clock.now().as_secs()).unwrap();
+    let request = IssueX509Request { orders };
+    let answers = server.agents(&agent).issue_x509(request).await.unwrap().into_inner().answers;
+    let mut wishes: Vec<_> = answers.iter().map(|answer| answer.renew_at).collect();
+    assert_eq!(wishes.split_off(40), [0, 0], "of a life of seconds, and of what is refused, the agent decides");
+    wishes.sort_unstable();
+    wishes.dedup();
+    assert_eq!(wishes.len(), 40, "each has a second of its own");
+    assert!(wishes.iter().all(|wish| (now + 1_300..now + 2_300).contains(wish)), "{now}: {wishes:?}");
     server.stop().await;
 }
 

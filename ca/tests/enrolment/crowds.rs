@@ -3,13 +3,16 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use palisade_ca::{Admission, AdmissionLimits, CaService};
+use palisade_ca::{Admission, AdmissionLimits, AgentsService, CaService, NoEntries};
 use palisade_identity::{SpiffeId, VerifiedPeer, verify_peer};
 use palisade_wire::Caller;
+use palisade_wire::agents::agents_server::Agents as _;
+use palisade_wire::agents::{IssueX509Request, X509Order};
 use palisade_wire::istio_ca::IstioCertificateRequest;
 use palisade_wire::istio_ca::istio_certificate_service_server::IstioCertificateService;
 use rcgen::KeyPair;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 
 use crate::harness::{Server, WEB, csr, domain, web};
@@ -116,5 +119,28 @@ async fn guessing_is_ended_and_renewing_goes_on() {
     assert!(server.counted("palisade_ca_refused_total{reason=\"too-many-failures\"}"));
     server.connect(Some(&current)).ask(&csr, 0, None).await.unwrap();
     assert_eq!(server.authority.bundle().trust_domain(), &domain());
+    server.stop().await;
+}
+
+/// A call that asks for the certificates of many workloads costs what they cost, and is served as a whole.
+#[tokio::test]
+async fn an_agent_pays_for_every_certificate_of_a_call() {
+    let (server, _) = start().await;
+    let agent = server.enrol(&web()).await;
+    let now = palisade_identity::UnixTime::now();
+    let peer = Arc::new(verify_peer(agent.svid.chain(), &agent.bundles, now).unwrap());
+    let (authority, closing) = (Arc::clone(&server.authority), CancellationToken::new());
+    let limits = AdmissionLimits { rate: 1, ..LIMITS };
+    let service = AgentsService::new(authority, Arc::new(NoEntries), closing).with_admission(Admission::new(limits));
+    let ask = async |orders: usize| {
+        let mut request = Request::new(IssueX509Request { orders: vec![X509Order::default(); orders] });
+        request.extensions_mut().insert(Caller { peer: Some(Arc::clone(&peer)), ..Caller::default() });
+        service.issue_x509(request).await.map(|answer| answer.into_inner().answers.len())
+    };
+    assert_eq!(ask(199).await.unwrap(), 199);
+    assert_eq!(ask(500).await.unwrap(), 500, "more than a bucket holds is served, and owed");
+    let later = ask(1).await.unwrap_err();
+    assert_eq!(later.code(), Code::ResourceExhausted);
+    assert!((200..=500).contains(&pause(&later).as_secs()), "{later:?}");
     server.stop().await;
 }

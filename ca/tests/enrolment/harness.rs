@@ -86,7 +86,7 @@ impl EntrySource for TestEntries {
         self.1.lock().unwrap().clone()
     }
 
-    fn changes(&self) -> EntryChanges {
+    fn changes(&self, _: &SpiffeId) -> EntryChanges {
         Box::pin(WatchStream::from_changes(self.0.subscribe()))
     }
 }

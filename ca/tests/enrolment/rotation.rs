@@ -236,6 +236,36 @@ async fn a_tainted_authority_goes_although_another_is_still_in_use() {
     server.stop().await;
 }
 
+/// The process knows nobody at first: that is no reason to sign with a root that agents on their way back do not know.
+#[tokio::test]
+async fn told_to_activate_right_after_a_start_it_waits_for_those_who_come_back() {
+    let server = Server::start().await;
+    let mine = server.enrol(&web()).await;
+    server.authority.prepare(false, None).await.unwrap();
+    let follower = server.follow(&mine).await;
+    follower.acknowledge(&server.authority).await;
+    let restarted = || open(server.dir.path(), &server.clock);
+    let first = restarted().await.unwrap();
+    let refused = first.activate(None).await.unwrap_err();
+    assert!(matches!(refused, RotateError::ComingBack(1..=60)), "{refused}");
+    assert!(refused.to_string().contains("--activate-after 0s"), "{refused}");
+    // Whom it has seen itself it need not wait for.
+    server.authority.activate(None).await.unwrap();
+    first.activate(Some(Duration::ZERO)).await.expect("the operator's way out");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_minute_after_a_start_the_operators_word_counts() {
+    let server = Server::start().await;
+    server.enrol(&web()).await;
+    server.authority.prepare(false, None).await.unwrap();
+    let again = open(server.dir.path(), &server.clock).await.unwrap();
+    server.clock.advance(Duration::from_secs(60));
+    again.activate(None).await.unwrap();
+    server.stop().await;
+}
+
 /// Each state of a rotation is there after a restart, as after kill -9: nothing is closed or flushed.
 #[tokio::test]
 async fn every_state_survives_a_restart() {
