@@ -13,7 +13,7 @@ use palisade_wire::envoy::envoy::service::discovery::v3::{
 use tonic::Status;
 
 use super::rejection;
-use super::stream::Machine;
+use super::stream::{Answer, Machine};
 use crate::metrics::Metrics;
 use crate::secrets::view::is_trust;
 use crate::secrets::{CERTIFICATE_NAME, ROOTS_NAME, View};
@@ -29,6 +29,9 @@ pub(crate) struct Subscription {
     sent: u64,
     /// The last one that the client has answered.
     answered: u64,
+    /// The last one that held bundles, and why the client did not take it.
+    bundles: u64,
+    rejected: Option<Box<str>>,
 }
 
 impl Machine for Subscription {
@@ -40,11 +43,16 @@ impl Machine for Subscription {
         if let Some(node) = &request.node {
             self.node.clone_from(&node.id);
         }
-        if self.sent > 0 && request.response_nonce == self.sent.to_string() {
-            self.answered = self.sent;
-            if let Some(error) = &request.error_detail {
-                let names: Vec<&str> = self.wanted.keys().map(String::as_str).collect();
-                rejection::record(metrics, &self.node, &names.join(","), &error.message);
+        let nonce: Option<u64> = request.response_nonce.parse().ok();
+        if let Some(nonce) = nonce.filter(|nonce| *nonce > 0 && [self.sent, self.bundles].contains(nonce)) {
+            self.answered = self.answered.max(nonce);
+            let names: Vec<&str> = self.wanted.keys().map(String::as_str).collect();
+            let rejected = request
+                .error_detail
+                .as_ref()
+                .map(|error| rejection::record(metrics, &self.node, &names.join(","), &error.message));
+            if nonce == self.bundles {
+                self.rejected = rejected;
             }
         }
         self.subscribe(request)
@@ -77,6 +85,9 @@ impl Machine for Subscription {
         // Bundles first, for a new certificate may need them.
         resources.sort_by_key(|resource| !is_trust(&resource.name));
         self.sent += 1;
+        if resources.iter().any(|resource| is_trust(&resource.name)) {
+            self.bundles = self.sent;
+        }
         Some(DeltaDiscoveryResponse {
             resources,
             removed_resources,
@@ -86,8 +97,12 @@ impl Machine for Subscription {
         })
     }
 
-    fn is_answered(&self) -> bool {
-        self.answered == self.sent
+    fn answer(&self) -> Answer<'_> {
+        match &self.rejected {
+            _ if self.answered != self.sent => Answer::Open,
+            Some(why) if self.wanted.keys().any(|name| is_trust(name)) => Answer::Rejected(why),
+            _ => Answer::Taken,
+        }
     }
 }
 
