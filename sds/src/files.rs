@@ -15,6 +15,7 @@ use palisade_identity::{SpiffeId, TrustBundle, TrustBundles, X509Svid, error_cha
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use crate::roster::{Place, Rejection, Roster};
 use crate::secrets::encoded::version_of;
 
 /// Certificate chain, leaf first, without the root.
@@ -175,32 +176,22 @@ fn sweep(dir: &Path, current: &str, before: Option<&Path>) {
     }
 }
 
-/// Keeps one directory up to date. `identity` gives what belongs there at the moment, `changed` wakes when to look again.
-pub(crate) async fn keep<F>(
-    config: &FilesConfig,
-    identity: F,
-    mut changed: tokio::sync::watch::Receiver<()>,
-    shutdown: &CancellationToken,
-) where
+/// Keeps one directory up to date. `identity` gives what belongs there at the moment. Files are a subscriber as any Envoy is: a bundle
+/// is acknowledged when they hold it and the application was told, and refused while they cannot be written.
+pub(crate) async fn keep<F>(config: &FilesConfig, identity: F, roster: &Roster, shutdown: &CancellationToken)
+where
     F: Fn() -> Option<(Arc<X509Svid>, Arc<TrustBundles>)>,
 {
+    let mut changed = roster.subscribe();
+    let mut keeper = Keeper { config, roster, first: true, place: roster.place(), rejection: None };
     let working = async {
-        let mut first = true;
         loop {
             changed.mark_unchanged();
+            let place = roster.place();
             if let Some((svid, bundles)) = identity() {
-                match put(config, svid, bundles).await {
-                    Ok(fresh) => {
-                        if fresh || (first && !is_told(config)) {
-                            tell(config).await;
-                        }
-                        first = false;
-                    }
-                    Err(error) => {
-                        tracing::error!(dir = %config.dir.display(), %error, "identity files cannot be written");
-                    }
-                }
+                keeper.look(svid, bundles).await;
             }
+            keeper.place = place;
             // Once a minute too: a disk that was full may have room again.
             tokio::select! {
                 _ = changed.changed() => {}
@@ -209,6 +200,38 @@ pub(crate) async fn keep<F>(
         }
     };
     shutdown.run_until_cancelled(working).await;
+}
+
+struct Keeper<'a> {
+    config: &'a FilesConfig,
+    roster: &'a Roster,
+    /// An agent before this one may have been killed before it told the application.
+    first: bool,
+    /// Up to here the files are as they should be, or cannot be written.
+    place: Place,
+    /// While they cannot.
+    rejection: Option<Rejection>,
+}
+
+impl Keeper<'_> {
+    async fn look(&mut self, svid: Arc<X509Svid>, bundles: Arc<TrustBundles>) {
+        let config = self.config;
+        match put(config, svid, bundles).await {
+            Ok(fresh) => {
+                if fresh || (self.first && !is_told(config)) {
+                    tell(config).await;
+                }
+                self.first = false;
+                self.rejection = None;
+            }
+            Err(error) => {
+                let dir = config.dir.display();
+                tracing::error!(%dir, %error, "identity files cannot be written");
+                let why = format!("the identity files in `{dir}` cannot be written: {error}");
+                self.rejection = Some(self.roster.reject(&why));
+            }
+        }
+    }
 }
 
 /// As [`write`], beside the other tasks.

@@ -1,6 +1,8 @@
 use std::os::unix::fs::MetadataExt;
 
+use futures_util::FutureExt as _;
 use palisade_identity::Identity;
+use tokio::sync::watch;
 
 use super::*;
 use crate::fixtures::Authority;
@@ -56,25 +58,36 @@ fn modes_and_owner_are_as_asked_and_damage_is_repaired() {
 
 /// What runs [`keep`], stopped and awaited by [`Kept::stop`].
 struct Kept {
-    changed: tokio::sync::watch::Sender<()>,
+    roster: Arc<Roster>,
+    identity: watch::Sender<Arc<Identity>>,
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Kept {
     fn start(config: &FilesConfig, identity: &Arc<Identity>) -> Self {
-        let (shutdown, changed) = (CancellationToken::new(), tokio::sync::watch::Sender::new(()));
-        let (config, given, stop, wakes) = (config.clone(), identity.clone(), shutdown.clone(), changed.subscribe());
+        let (shutdown, roster) = (CancellationToken::new(), Arc::new(Roster::default()));
+        let identity = watch::Sender::new(identity.clone());
+        let (config, given, stop, of) = (config.clone(), identity.subscribe(), shutdown.clone(), roster.clone());
         let task = tokio::spawn(async move {
-            keep(&config, || Some((given.svid.clone(), given.bundles.clone())), wakes, &stop).await;
+            let now = || Some((given.borrow().svid.clone(), given.borrow().bundles.clone()));
+            keep(&config, now, &of, &stop).await;
         });
-        Self { changed, shutdown, task }
+        Self { roster, identity, shutdown, task }
+    }
+
+    fn give(&self, identity: &Arc<Identity>) {
+        self.identity.send_replace(identity.clone());
+        self.roster.wake();
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        self.roster.acknowledged().now_or_never().is_some()
     }
 
     async fn stop(self) {
         self.shutdown.cancel();
         self.task.await.unwrap();
-        drop(self.changed);
     }
 }
 
@@ -116,7 +129,7 @@ async fn an_application_is_told_of_files_that_the_agent_had_no_time_to_tell_of_a
     assert_eq!(lines(), 1);
     // The next start finds everything done; its first word is of the second identity.
     let kept = Kept::start(&config, &first);
-    kept.changed.send_replace(());
+    kept.roster.wake();
     kept.stop().await;
     let kept = Kept::start(&config, &second);
     until("told of the second", || lines() >= 2).await;
@@ -124,6 +137,29 @@ async fn an_application_is_told_of_files_that_the_agent_had_no_time_to_tell_of_a
     let versions = fs::read_to_string(&out).unwrap();
     let [one, two] = versions.lines().collect::<Vec<_>>()[..] else { panic!("{versions}") };
     assert_ne!(one, two);
+}
+
+/// An application that reads its files has the old bundle for as long as it was not told of the new one.
+#[tokio::test]
+async fn a_bundle_is_acknowledged_when_the_files_hold_it_and_the_application_was_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fifo, slow) = (dir.path().join("fifo"), dir.path().join("slow"));
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let command = format!("test ! -e {} || cat {}", slow.display(), fifo.display());
+    let config = FilesConfig { on_change: Some(OnChange::Command(command)), ..config(dir.path()) };
+    let authority = Authority::new("a");
+    let (first, second) = (authority.identity(ID), authority.identity(ID));
+    let kept = Kept::start(&config, &first);
+    until("told", || is_told(&config) && kept.is_acknowledged()).await;
+    fs::write(&slow, "").unwrap();
+    kept.give(&second);
+    assert!(!kept.is_acknowledged(), "nobody has looked yet");
+    until("written", || text(&config, CERTIFICATE_FILE) == second.svid.chain_pem()).await;
+    assert!(!kept.is_acknowledged(), "the application is being told");
+    tokio::fs::write(&fifo, "").await.unwrap();
+    until("acknowledged", || kept.is_acknowledged()).await;
+    assert!(is_told(&config) && kept.roster.rejections().borrow().is_empty());
+    kept.stop().await;
 }
 
 #[test]
