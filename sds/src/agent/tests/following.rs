@@ -119,6 +119,9 @@ fn a_renewal_and_a_new_state_at_once_do_not_undo_each_other() {
             current.svid.serial() != first.svid.serial() && current.bundles.denies("abcd")
         };
         running.until("both", both).await;
+        // What the server said is written down after it is in use.
+        let kept = || std::fs::read_to_string(home.config.state_dir.join("state.json")).unwrap();
+        running.until("written", |_| kept().contains("abcd")).await;
         running.stop().await;
         scripted.stop().await;
         assert!(both(&home.agent()), "on disk too");

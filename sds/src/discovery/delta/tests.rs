@@ -149,6 +149,30 @@ fn a_star_and_an_empty_first_request_mean_everything() {
 }
 
 #[test]
+fn names_outlive_the_star_and_the_star_outlives_names() {
+    let drop_name = |name: &str, to: &DeltaDiscoveryResponse| DeltaDiscoveryRequest {
+        resource_names_unsubscribe: vec![name.to_owned()],
+        ..ack(to)
+    };
+    let mut case = Case::new();
+    let both = case.send(subscribe(&["*", "default"])).unwrap();
+    assert_eq!(names(&both), ["ROOTCA", "default"]);
+    // The star goes: what is named stays.
+    assert_eq!(case.send(drop_name("*", &both)), None);
+    case.authority = Authority::new("other");
+    case.source.set(case.authority.identity(ID));
+    let one = case.reply().unwrap();
+    assert_eq!((names(&one), one.removed_resources.len()), (vec!["default"], 0));
+    // It comes back, and the name goes.
+    let both = case.send(DeltaDiscoveryRequest { response_nonce: one.nonce, ..subscribe(&["*"]) }).unwrap();
+    let again = case.send(drop_name("default", &both)).unwrap();
+    assert_eq!(names(&again), ["default"], "it is meant by the star still");
+    assert_eq!(case.send(drop_name("*", &again)), None);
+    case.source.set(case.authority.identity(ID));
+    assert_eq!(case.reply(), None);
+}
+
+#[test]
 fn names_are_bounded_over_the_life_of_the_stream() {
     let mut stream = Subscription::default();
     let metrics = Metrics::default();
