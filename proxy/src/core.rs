@@ -92,6 +92,12 @@ impl Core {
         }
     }
 
+    /// Would peers accept the certificate in use? Not once it is revoked or has ended.
+    pub(crate) fn has_usable_identity(&self) -> bool {
+        let epoch = self.certs.current();
+        epoch.is_some_and(|epoch| epoch.identity.svid.usable(&epoch.identity.bundles, self.clock.now()).is_ok())
+    }
+
     /// Notes the peer of an open connection, and ends it if that peer is denied by now.
     pub(crate) fn note_peer(&self, entry: &Entry, serial: &str) {
         entry.peer(serial);

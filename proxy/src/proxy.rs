@@ -126,7 +126,7 @@ impl Proxy {
         &self.bound
     }
 
-    /// True once there are a certificate and a snapshot; false again while draining.
+    /// True while there are a certificate that peers would accept and a snapshot; false again while draining.
     #[must_use]
     pub fn readiness(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
@@ -204,7 +204,7 @@ async fn follow(
             },
             _ = seconds.tick() => core.sweep(),
         }
-        let is_ready = core.snapshot.load().is_some() && core.certs.current().is_some() && !core.is_draining();
+        let is_ready = core.snapshot.load().is_some() && core.has_usable_identity() && !core.is_draining();
         ready.send_if_modified(|now| std::mem::replace(now, is_ready) != is_ready);
     }
 }

@@ -51,6 +51,10 @@ impl<A: Agent> Node for NodeService<A> {
         let pid = request.into_inner().pid;
         let evidence = match self.attestor.look_at(pid).await {
             Ok(evidence) => evidence,
+            // That is no answer about an identity.
+            Err(error) if error.has_ended() => {
+                return Err(Status::not_found(format!("there is no process {pid}: it has ended, or never was")));
+            }
             Err(error) => {
                 let refused = error_chain(&error);
                 let verdict = format!("process {pid} gets nothing: {refused}");

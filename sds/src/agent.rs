@@ -230,7 +230,7 @@ impl Agent {
         let inner = &self.inner;
         let keep = |config| {
             let identity = move || inner.identity_of(config);
-            files::keep(config, identity, inner.roster.subscribe(), shutdown)
+            files::keep(config, identity, &inner.roster, shutdown)
         };
         futures_util::future::join_all(inner.config.files.iter().map(keep)).await;
     }

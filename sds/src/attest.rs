@@ -58,6 +58,13 @@ pub(crate) enum AttestError {
     Stopping,
 }
 
+impl AttestError {
+    /// Is there nobody any more to be attested?
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self, Self::Process(ProcessError::Gone(_) | ProcessError::Recycled(_)))
+    }
+}
+
 impl Attestor {
     pub(crate) fn new() -> Self {
         Self { binaries: Arc::default(), slots: Arc::new(Semaphore::new(MAX_AT_ONCE)) }

@@ -60,6 +60,7 @@ impl Discovery {
             inbound,
             changed: self.feed.subscribe(),
             place: self.feed.place(),
+            rejection: None,
             feed: self.feed.clone(),
             metrics: self.metrics.clone(),
             shutdown: self.shutdown.clone(),

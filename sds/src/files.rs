@@ -15,6 +15,7 @@ use palisade_identity::{SpiffeId, TrustBundle, TrustBundles, X509Svid, error_cha
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use crate::roster::{Place, Rejection, Roster};
 use crate::secrets::encoded::version_of;
 
 /// Certificate chain, leaf first, without the root.
@@ -26,6 +27,8 @@ pub const BUNDLE_FILE: &str = "bundle.pem";
 
 /// The link that is replaced.
 const DATA: &str = "..data";
+/// Stands in a version that the application has been told of, and comes and goes with it.
+const TOLD: &str = "..told";
 /// A command that takes longer is killed.
 const COMMAND_TIME: Duration = Duration::from_secs(30);
 
@@ -65,8 +68,7 @@ pub(crate) fn write(config: &FilesConfig, svid: &X509Svid, bundles: &TrustBundle
     let bundle = bundles.get(svid.id().trust_domain_name()).map(TrustBundle::to_pem).unwrap_or_default();
     let contents = Contents { chain: svid.chain_pem(), key: svid.key().to_pem(), bundle };
     DirBuilder::new().recursive(true).mode(0o755).create(&config.dir)?;
-    let version = version_of(&[contents.chain.as_bytes(), contents.bundle.as_bytes()]);
-    let name = format!("..{version}");
+    let name = contents.version(config);
     let before = fs::read_link(config.dir.join(DATA)).ok();
     if before.as_deref() == Some(Path::new(&name)) && contents.are_in(&config.dir) {
         return Ok(false);
@@ -93,7 +95,27 @@ pub(crate) fn write(config: &FilesConfig, svid: &X509Svid, bundles: &TrustBundle
     Ok(true)
 }
 
+/// Has the application been told of what is there? An agent that was killed in between has not told it.
+fn is_told(config: &FilesConfig) -> bool {
+    config.on_change.is_none() || config.dir.join(DATA).join(TOLD).exists()
+}
+
+fn note_told(config: &FilesConfig) -> io::Result<()> {
+    let path = config.dir.join(DATA).join(TOLD);
+    // The directory may be the application's: nothing that lies there already is followed or written to.
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
 impl Contents {
+    /// The name of the directory that holds them. Another owner or mode is another version, for it too is to be there at once.
+    fn version(&self, config: &FilesConfig) -> String {
+        let rights = format!("{:?} {:o}", config.owner, config.key_mode);
+        format!("..{}", version_of(&[self.chain.as_bytes(), self.bundle.as_bytes(), rights.as_bytes()]))
+    }
+
     fn are_in(&self, dir: &Path) -> bool {
         let is = |file: &str, text: &str| fs::read(dir.join(file)).is_ok_and(|found| found == text.as_bytes());
         is(CERTIFICATE_FILE, &self.chain) && is(KEY_FILE, &self.key) && is(BUNDLE_FILE, &self.bundle)
@@ -154,32 +176,22 @@ fn sweep(dir: &Path, current: &str, before: Option<&Path>) {
     }
 }
 
-/// Keeps one directory up to date. `identity` gives what belongs there at the moment, `changed` wakes when to look again.
-pub(crate) async fn keep<F>(
-    config: &FilesConfig,
-    identity: F,
-    mut changed: tokio::sync::watch::Receiver<()>,
-    shutdown: &CancellationToken,
-) where
+/// Keeps one directory up to date. `identity` gives what belongs there at the moment. Files are a subscriber as any Envoy is: a bundle
+/// is acknowledged when they hold it and the application was told, and refused while they cannot be written.
+pub(crate) async fn keep<F>(config: &FilesConfig, identity: F, roster: &Roster, shutdown: &CancellationToken)
+where
     F: Fn() -> Option<(Arc<X509Svid>, Arc<TrustBundles>)>,
 {
+    let mut changed = roster.subscribe();
+    let mut keeper = Keeper { config, roster, first: true, place: roster.place(), rejection: None };
     let working = async {
         loop {
             changed.mark_unchanged();
+            let place = roster.place();
             if let Some((svid, bundles)) = identity() {
-                let (task, here) = (config.clone(), Arc::clone(&svid));
-                let written = tokio::task::spawn_blocking(move || write(&task, &here, &bundles)).await;
-                match written {
-                    Ok(Ok(true)) => {
-                        tracing::info!(dir = %config.dir.display(), id = %svid.id(), serial = svid.serial(), "identity files are written");
-                        tell(config).await;
-                    }
-                    Ok(Err(error)) => {
-                        tracing::error!(dir = %config.dir.display(), %error, "identity files cannot be written");
-                    }
-                    _ => {}
-                }
+                keeper.look(svid, bundles).await;
             }
+            keeper.place = place;
             // Once a minute too: a disk that was full may have room again.
             tokio::select! {
                 _ = changed.changed() => {}
@@ -190,6 +202,49 @@ pub(crate) async fn keep<F>(
     shutdown.run_until_cancelled(working).await;
 }
 
+struct Keeper<'a> {
+    config: &'a FilesConfig,
+    roster: &'a Roster,
+    /// An agent before this one may have been killed before it told the application.
+    first: bool,
+    /// Up to here the files are as they should be, or cannot be written.
+    place: Place,
+    /// While they cannot.
+    rejection: Option<Rejection>,
+}
+
+impl Keeper<'_> {
+    async fn look(&mut self, svid: Arc<X509Svid>, bundles: Arc<TrustBundles>) {
+        let config = self.config;
+        match put(config, svid, bundles).await {
+            Ok(fresh) => {
+                if fresh || (self.first && !is_told(config)) {
+                    tell(config).await;
+                }
+                self.first = false;
+                self.rejection = None;
+            }
+            Err(error) => {
+                let dir = config.dir.display();
+                tracing::error!(%dir, %error, "identity files cannot be written");
+                let why = format!("the identity files in `{dir}` cannot be written: {error}");
+                self.rejection = Some(self.roster.reject(&why));
+            }
+        }
+    }
+}
+
+/// As [`write`], beside the other tasks.
+async fn put(config: &FilesConfig, svid: Arc<X509Svid>, bundles: Arc<TrustBundles>) -> io::Result<bool> {
+    let (task, here) = (config.clone(), Arc::clone(&svid));
+    let written = tokio::task::spawn_blocking(move || write(&task, &here, &bundles)).await??;
+    if written {
+        tracing::info!(dir = %config.dir.display(), id = %svid.id(), serial = svid.serial(), "identity files are written");
+    }
+    Ok(written)
+}
+
+/// Tells the application of what is there. That is noted afterwards: rather twice than never.
 async fn tell(config: &FilesConfig) {
     let told = match &config.on_change {
         None => return,
@@ -198,6 +253,9 @@ async fn tell(config: &FilesConfig) {
     };
     if let Err(error) = told {
         tracing::error!(dir = %config.dir.display(), error = %error_chain(&error), "the application was not told of its new identity");
+    }
+    if let Err(error) = note_told(config) {
+        tracing::warn!(dir = %config.dir.display(), error = %error_chain(&error), "the application is told again after a restart");
     }
 }
 

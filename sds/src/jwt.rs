@@ -9,6 +9,7 @@ use aws_lc_rs::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use palisade_identity::{IdError, SpiffeId, UnixTime};
+use palisade_policies::json::Strict;
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value as Any};
 use serde_json::{Map, Value};
@@ -34,7 +35,7 @@ pub(crate) enum TokenError {
     TooLong,
     #[error("the token is not in JWS compact serialisation")]
     Shape,
-    #[error("the token's {0} is not a JSON object")]
+    #[error("the token's {0} is not a JSON object with each name once")]
     Json(&'static str),
     #[error("the token has a header other than alg, kid and typ")]
     Header,
@@ -106,7 +107,7 @@ pub(crate) fn audience(mut asked: Vec<String>) -> Option<Vec<String>> {
 fn object(part: &str, what: &'static str) -> Result<Map<String, Value>, TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Shape)?;
     match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(map)) => Ok(map),
+        Ok(Strict(Value::Object(map))) => Ok(map),
         _ => Err(TokenError::Json(what)),
     }
 }
@@ -180,7 +181,7 @@ impl Algorithm {
 
 /// The key of that name; entries of other kinds and for other uses are passed over, whatever else they hold.
 fn find_key(jwks: &str, kid: &str, algorithm: Algorithm) -> Option<Map<String, Value>> {
-    let Ok(Value::Object(mut set)) = serde_json::from_str(jwks) else { return None };
+    let Ok(Strict(Value::Object(mut set))) = serde_json::from_str(jwks) else { return None };
     let Some(Value::Array(keys)) = set.remove("keys") else { return None };
     keys.into_iter().find_map(|key| match key {
         Value::Object(key)

@@ -11,10 +11,13 @@ pub(crate) use entry::{Entries, Entry};
 pub(crate) use held::{Held, issuers};
 pub(crate) use places::Place;
 use places::Places;
+use rejections::Rejections;
+pub(crate) use rejections::{Reasons, Rejection};
 
 mod entry;
 mod held;
 mod places;
+mod rejections;
 
 /// The state of this moment, and who wants to know when it changes.
 pub(crate) struct Roster {
@@ -22,6 +25,7 @@ pub(crate) struct Roster {
     writing: Mutex<()>,
     changed: Arc<watch::Sender<()>>,
     places: Places,
+    rejections: Rejections,
 }
 
 /// Everything that may change while the agent runs. Parts that did not change are shared with the state before.
@@ -42,7 +46,8 @@ pub(crate) struct State {
 impl Default for Roster {
     fn default() -> Self {
         let changed = Arc::new(watch::Sender::new(()));
-        Self { state: ArcSwap::default(), writing: Mutex::default(), changed, places: Places::default() }
+        let (places, rejections) = (Places::default(), Rejections::default());
+        Self { state: ArcSwap::default(), writing: Mutex::default(), changed, places, rejections }
     }
 }
 
@@ -72,12 +77,22 @@ impl Roster {
         self.changed.send_replace(());
     }
 
-    /// For a subscriber that is about to look at the state: to be kept from when it has acknowledged what it saw.
+    /// For a subscriber that is about to look at the state: to be kept from when it has answered to what it saw.
     pub(crate) fn place(&self) -> Place {
         self.places.newest()
     }
 
-    /// Waits until every subscriber has acknowledged the state of this moment.
+    /// For a subscriber that cannot use the bundle that it was given, as long as that is so.
+    pub(crate) fn reject(&self, reason: &str) -> Rejection {
+        self.rejections.add(reason)
+    }
+
+    /// Why subscribers do not have the bundle of this moment, though they have answered.
+    pub(crate) fn rejections(&self) -> watch::Receiver<Reasons> {
+        self.rejections.subscribe()
+    }
+
+    /// Waits until every subscriber has answered to the state of this moment.
     pub(crate) async fn acknowledged(&self) {
         self.places.all_moved_on().await;
     }

@@ -12,7 +12,7 @@ use rustls_pki_types::UnixTime;
 use tokio::sync::watch;
 
 use crate::attest::Evidence;
-use crate::roster::{Entry, Place, Roster, State};
+use crate::roster::{Entry, Place, Rejection, Roster, State};
 pub(crate) use encoded::Resource;
 pub(crate) use trust::Trust;
 pub(crate) use view::{Served, Slot, Standing, View};
@@ -82,6 +82,11 @@ impl Feed {
     /// See [`Roster::place`].
     pub(crate) fn place(&self) -> Place {
         self.shared.roster.place()
+    }
+
+    /// See [`Roster::reject`].
+    pub(crate) fn reject(&self, reason: &str) -> Rejection {
+        self.shared.roster.reject(reason)
     }
 
     /// The clock that dates are judged by.

@@ -22,7 +22,7 @@ pub(crate) struct Options {
     agent: AgentOptions,
 }
 
-/// Ends with 2 if the process has no identity.
+/// Ends with 2 if the process has no identity, and with 1 if there is no such process any more.
 pub(super) async fn run(options: &Options) -> Result<Exit> {
     let answer = options.agent.client().why(WhyRequest { pid: options.pid }).await;
     let answer = answer.map_err(|status| options.agent.error(&status))?.into_inner();

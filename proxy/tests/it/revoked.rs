@@ -147,3 +147,18 @@ async fn a_response_of_a_revoked_server_is_cut() {
     let ended = ended.unwrap_or_else(|_| panic!("not cut"));
     assert!(ended.is_err() || rest.len() < 1000);
 }
+
+/// Nobody would talk to it: whoever sends work there is told so.
+#[tokio::test]
+async fn a_proxy_whose_own_certificate_is_revoked_is_not_ready_until_it_has_another() {
+    use palisade_identity::SvidSource;
+    let (app, cast) = (App::mirror().await, Cast::new());
+    let mut world = World::start(&inbound_to(app.address, Some(AppProtocol::Http)), cast.cart(), Some(OPEN));
+    world.ready.wait_for(|ready| *ready).await.unwrap();
+    let own = world.source.current().unwrap().svid.serial().to_owned();
+    revoke(&world.source, &own);
+    let seen = tokio::time::timeout(Duration::from_secs(10), world.ready.wait_for(|ready| !*ready)).await;
+    seen.expect("still ready").unwrap();
+    world.source.rotate(cast.authority.identity("shop", "cart", 3600, &[]));
+    world.ready.wait_for(|ready| *ready).await.unwrap();
+}

@@ -13,7 +13,7 @@ use palisade_proxy::config::{InboundConfig, OutboundConfig};
 use palisade_proxy::control_client::RawSnapshot;
 use palisade_proxy::{Proxy, ProxyConfig, Snapshots, StatusHandle};
 use prometheus_client::registry::Registry;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::certificates::{Authority, Source, until};
@@ -75,6 +75,7 @@ pub(crate) struct World {
     pub(crate) source: Arc<Source>,
     pub(crate) registry: Registry,
     pub(crate) status: StatusHandle,
+    pub(crate) ready: watch::Receiver<bool>,
     snapshots: Snapshots,
     addresses: Vec<SocketAddr>,
     shutdown: CancellationToken,
@@ -128,9 +129,9 @@ impl World {
         )
         .unwrap();
         let addresses = proxy.bound().iter().map(|bound| bound.address).collect();
-        let (status, shutdown) = (proxy.status_handle(), CancellationToken::new());
+        let (status, ready, shutdown) = (proxy.status_handle(), proxy.readiness(), CancellationToken::new());
         let running = Some(tokio::spawn(proxy.run(shutdown.clone())));
-        World { records, source, registry, status, snapshots, addresses, shutdown, running }
+        World { records, source, registry, status, ready, snapshots, addresses, shutdown, running }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -76,10 +76,29 @@ async fn a_process_with_identities_is_told_them_with_what_is_wrong_with_them() {
 #[tokio::test]
 async fn a_process_that_is_not_there_is_named() {
     let (service, _, _) = service();
-    for pid in [i32::MAX, 0, -1] {
+    for pid in [0, -1] {
         let answer = why(&service, pid).await;
         assert!(!answer.refused.is_empty() && answer.selectors.is_empty(), "{answer:?}");
     }
+}
+
+#[tokio::test]
+async fn a_process_that_has_ended_is_no_process_without_an_identity() {
+    let (service, _, _) = service();
+    // It has ended, and its number is not given away before it is waited for.
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let stat = format!("/proc/{}/stat", child.id());
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !std::fs::read_to_string(&stat).unwrap().contains(") Z ") {
+        assert!(tokio::time::Instant::now() < deadline, "it does not end");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    for pid in [i32::try_from(child.id()).unwrap(), i32::MAX] {
+        let status = service.why(Request::new(WhyRequest { pid })).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::NotFound);
+        assert!(status.message().contains(&format!("no process {pid}: it has ended")), "{status:?}");
+    }
+    child.wait().unwrap();
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use acknowledgement::Acknowledgement;
 use palisade_identity::{BundleError, Identity, TrustBundle, TrustBundles, error_chain};
 use palisade_wire::agents::agents_client::AgentsClient;
 use palisade_wire::agents::{AgentReport, AgentState};
@@ -24,6 +25,8 @@ use super::renew::{self, draw};
 use crate::roster::{Entries, Entry, issuers};
 use crate::schedule;
 
+mod acknowledgement;
+
 /// Largest state taken: a hundred thousand entries.
 const MAX_STATE: usize = 64 * 1024 * 1024;
 /// To the beginning of the server's answer.
@@ -32,8 +35,6 @@ const ANSWER: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(100);
 /// Envoy and go-spiffe pause no longer than this between attempts to reach an agent.
 const COMING_BACK: Duration = Duration::from_secs(30);
-/// Who has not acknowledged after this time is not waited for: one that hangs must not hold up the roots of all.
-const SUBSCRIBERS: Duration = Duration::from_secs(10);
 
 /// Why a state is not used. The agent keeps what it had.
 #[derive(Debug, thiserror::Error)]
@@ -118,13 +119,13 @@ async fn listen(
     reports: &mpsc::Sender<AgentReport>,
     all_back: Instant,
 ) -> End {
-    let (mut any, mut unreported) = (false, false);
+    let mut any = false;
+    let mut acknowledgement = Acknowledgement::new(&inner.roster, all_back);
     loop {
         let state = tokio::select! {
             state = states.message() => state,
-            () = inner.subscribers_have_it(all_back), if unreported => {
-                unreported = false;
-                if reports.send(inner.report(String::new())).await.is_err() {
+            report = acknowledgement.due() => {
+                if reports.send(report).await.is_err() {
                     return End::Lost;
                 }
                 continue;
@@ -141,13 +142,12 @@ async fn listen(
         };
         any = true;
         inner.following.store(true, Ordering::Release);
-        let applied = inner.apply(state).await;
-        unreported = applied.is_ok();
-        if let Err(error) = applied {
-            let why = error_chain(&error);
-            tracing::error!(reason = %why, "a state of the server cannot be used; what there was stays in use");
-            if reports.send(inner.report(why)).await.is_err() {
-                return End::Lost;
+        match inner.apply(state).await {
+            Ok(()) => acknowledgement.installed(inner.digest()),
+            Err(error) => {
+                let why = error_chain(&error);
+                tracing::error!(reason = %why, "a state of the server cannot be used; what there was stays in use");
+                acknowledgement.refused(why);
             }
         }
     }
@@ -214,21 +214,11 @@ impl Inner {
         })
     }
 
-    /// Waits until whoever gets trust from here has what is installed: a root that signs before would be refused by them.
-    async fn subscribers_have_it(&self, all_back: Instant) {
-        tokio::time::sleep_until(all_back).await;
-        if tokio::time::timeout(SUBSCRIBERS, self.roster.acknowledged()).await.is_err() {
-            tracing::warn!("a subscriber does not acknowledge the trust bundle; the server is told without it");
-        }
-    }
-
-    /// What is installed now.
-    fn report(&self, rejected: String) -> AgentReport {
+    /// Digest of the bundle in use, lower-case hex; empty while there is none.
+    fn digest(&self) -> String {
         let current = self.holder.current();
         let bundle = current.as_deref().and_then(|now| now.bundles.get(self.config.trust_domain.as_str()));
-        let digest = bundle.map(TrustBundle::digest).unwrap_or_default();
-        let hex = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        AgentReport { bundle_digest: if bundle.is_some() { hex } else { String::new() }, rejected }
+        bundle.iter().flat_map(|bundle| bundle.digest()).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Takes a state of the server into use, and keeps it.

@@ -13,7 +13,7 @@ use palisade_wire::envoy::envoy::service::discovery::v3::{
 use tonic::Status;
 
 use super::rejection;
-use super::stream::Machine;
+use super::stream::{Answer, Machine};
 use crate::metrics::Metrics;
 use crate::secrets::view::is_trust;
 use crate::secrets::{CERTIFICATE_NAME, ROOTS_NAME, View};
@@ -21,15 +21,31 @@ use crate::secrets::{CERTIFICATE_NAME, ROOTS_NAME, View};
 /// One subscriber.
 #[derive(Debug, Default)]
 pub(crate) struct Subscription {
-    /// Names asked for, each with the version that the client has.
-    wanted: BTreeMap<String, Option<String>>,
+    wanted: BTreeMap<String, Wanted>,
+    /// `*` is asked for, beside or instead of names.
+    everything: bool,
     node: String,
     heard: bool,
     /// Number of responses sent; the nonce of the last one.
     sent: u64,
     /// The last one that the client has answered.
     answered: u64,
+    /// The last one that held bundles, and why the client did not take it.
+    bundles: u64,
+    rejected: Option<Box<str>>,
 }
+
+/// One name asked for.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// The version that the client has.
+    held: Option<String>,
+    /// By itself, and not only as a part of everything.
+    named: bool,
+}
+
+/// What `*` stands for.
+const EVERYTHING: [&str; 2] = [CERTIFICATE_NAME, ROOTS_NAME];
 
 impl Machine for Subscription {
     type Request = DeltaDiscoveryRequest;
@@ -40,11 +56,16 @@ impl Machine for Subscription {
         if let Some(node) = &request.node {
             self.node.clone_from(&node.id);
         }
-        if self.sent > 0 && request.response_nonce == self.sent.to_string() {
-            self.answered = self.sent;
-            if let Some(error) = &request.error_detail {
-                let names: Vec<&str> = self.wanted.keys().map(String::as_str).collect();
-                rejection::record(metrics, &self.node, &names.join(","), &error.message);
+        let nonce: Option<u64> = request.response_nonce.parse().ok();
+        if let Some(nonce) = nonce.filter(|nonce| *nonce > 0 && [self.sent, self.bundles].contains(nonce)) {
+            self.answered = self.answered.max(nonce);
+            let names: Vec<&str> = self.wanted.keys().map(String::as_str).collect();
+            let rejected = request
+                .error_detail
+                .as_ref()
+                .map(|error| rejection::record(metrics, &self.node, &names.join(","), &error.message));
+            if nonce == self.bundles {
+                self.rejected = rejected;
             }
         }
         self.subscribe(request)
@@ -52,7 +73,7 @@ impl Machine for Subscription {
 
     fn reply(&mut self, view: &View) -> Option<DeltaDiscoveryResponse> {
         let (mut resources, mut removed_resources) = (Vec::new(), Vec::new());
-        for (name, held) in &mut self.wanted {
+        for (name, Wanted { held, .. }) in &mut self.wanted {
             let Some(resource) = view.resource(name) else {
                 if held.is_some() && !view.is_meant(name) {
                     *held = None;
@@ -77,6 +98,9 @@ impl Machine for Subscription {
         // Bundles first, for a new certificate may need them.
         resources.sort_by_key(|resource| !is_trust(&resource.name));
         self.sent += 1;
+        if resources.iter().any(|resource| is_trust(&resource.name)) {
+            self.bundles = self.sent;
+        }
         Some(DeltaDiscoveryResponse {
             resources,
             removed_resources,
@@ -86,8 +110,12 @@ impl Machine for Subscription {
         })
     }
 
-    fn is_answered(&self) -> bool {
-        self.answered == self.sent
+    fn answer(&self) -> Answer<'_> {
+        match &self.rejected {
+            _ if self.answered != self.sent => Answer::Open,
+            Some(why) if self.wanted.keys().any(|name| is_trust(name)) => Answer::Rejected(why),
+            _ => Answer::Taken,
+        }
     }
 }
 
@@ -97,27 +125,41 @@ impl Subscription {
         let first = !std::mem::replace(&mut self.heard, true);
         let mut names = request.resource_names_subscribe;
         let everything = names.iter().any(|name| name == "*") || (first && names.is_empty());
-        if everything {
-            names.retain(|name| name != "*");
-            names.extend([CERTIFICATE_NAME.to_owned(), ROOTS_NAME.to_owned()]);
-        }
+        names.retain(|name| name != "*");
         rejection::check_names(&self.node, names.iter())?;
         for name in &request.resource_names_unsubscribe {
-            self.wanted.remove(name);
+            self.unsubscribe(name);
         }
         // Asked for again means sent again: the client may have dropped it.
-        self.wanted.extend(names.into_iter().map(|name| (name, None)));
+        for name in EVERYTHING.into_iter().filter(|_| everything) {
+            self.wanted.entry(name.to_owned()).or_default().held = None;
+        }
+        self.everything |= everything;
+        self.wanted.extend(names.into_iter().map(|name| (name, Wanted { held: None, named: true })));
         if self.wanted.len() > rejection::MAX_NAMES {
             return Err(Status::resource_exhausted("too many resource names on one stream"));
         }
         if first {
             for (name, version) in request.initial_resource_versions {
-                if let Some(held) = self.wanted.get_mut(&name) {
-                    *held = Some(version);
+                if let Some(wanted) = self.wanted.get_mut(&name) {
+                    wanted.held = Some(version);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Names outlive `*`, and `*` outlives names (xDS protocol, "Unsubscribing From Resources"). What is asked for by `*` alone is sent
+    /// once more: the client does not know otherwise whether it is to keep it.
+    fn unsubscribe(&mut self, name: &str) {
+        if name == "*" {
+            self.everything = false;
+            self.wanted.retain(|_, wanted| wanted.named);
+        } else if self.everything && EVERYTHING.contains(&name) {
+            self.wanted.insert(name.to_owned(), Wanted::default());
+        } else {
+            self.wanted.remove(name);
+        }
     }
 }
 

@@ -11,16 +11,15 @@ pub(crate) const MAX_NAMES: usize = 256;
 /// Longest excerpt of a client's text in our log.
 const MAX_TEXT: usize = 200;
 
-/// Counts and logs a rejection. Nothing is sent: the same bytes would be rejected again, so the stream waits for
-/// other content.
-pub(crate) fn record(metrics: &Metrics, node: &str, names: &str, message: &str) {
+/// Counts and logs a rejection, and gives it as one sentence. Nothing is sent: the same bytes would be rejected again, so the stream
+/// waits for other content.
+pub(crate) fn record(metrics: &Metrics, node: &str, names: &str, message: &str) -> Box<str> {
     metrics.nacks.inc();
+    let (node, names, reason) = (excerpt(node), excerpt(names), excerpt(message));
     tracing::warn!(
-        node = %excerpt(node),
-        names = %excerpt(names),
-        reason = %excerpt(message),
-        "an SDS client rejected a secret; it keeps its old one until the content changes"
+        %node, %names, %reason, "an SDS client rejected a secret; it keeps its old one until the content changes"
     );
+    format!("SDS client `{node}` rejected {names}: {reason}").into()
 }
 
 /// Refuses other resource types than secrets.

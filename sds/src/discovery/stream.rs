@@ -13,7 +13,7 @@ use super::Answers;
 use super::grpc::Messages;
 use crate::attest::DENIED;
 use crate::metrics::{Metrics, StreamGuard};
-use crate::roster::Place;
+use crate::roster::{Place, Rejection};
 use crate::schedule;
 use crate::secrets::{Feed, Standing, View, Who};
 
@@ -33,8 +33,19 @@ pub(crate) trait Machine: Send + 'static {
     /// The response that is due, if any. Called after every message and every change.
     fn reply(&mut self, view: &View) -> Option<Self::Response>;
 
-    /// Whether the client has said something about the last response: yes or no, it will not change its mind.
-    fn is_answered(&self) -> bool;
+    /// What the client has said about the last response. It does not change its mind.
+    fn answer(&self) -> Answer<'_>;
+}
+
+/// A client's answer, as far as trust is concerned.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Answer<'a> {
+    /// None yet.
+    Open,
+    /// It has what it was given.
+    Taken,
+    /// It has said no to the bundles in it and keeps those before, for this reason.
+    Rejected(&'a str),
 }
 
 /// Everything one open stream holds.
@@ -44,8 +55,10 @@ pub(crate) struct Open<M: Machine> {
     pub(crate) inbound: Messages<M::Request>,
     pub(crate) feed: Feed,
     pub(crate) changed: watch::Receiver<()>,
-    /// Up to here the client has acknowledged everything.
+    /// Up to here the client has answered to everything.
     pub(crate) place: Place,
+    /// While it does not have the bundles that it was given.
+    pub(crate) rejection: Option<Rejection>,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
     /// Counts the stream while it is open.
@@ -80,13 +93,25 @@ impl<M: Machine> Open<M> {
                 self.metrics.pushes.inc();
                 return Ok(Some(response));
             }
-            if self.machine.is_answered() {
-                self.place = place;
-            }
+            self.settle(place);
             if !self.wait(&view).await? {
                 return Ok(None);
             }
         }
+    }
+
+    /// Notes what the client has said, unless it has yet to speak.
+    fn settle(&mut self, place: Place) {
+        match self.machine.answer() {
+            Answer::Open => return,
+            Answer::Taken => self.rejection = None,
+            Answer::Rejected(why) => {
+                if self.rejection.as_ref().is_none_or(|known| known.reason() != why) {
+                    self.rejection = Some(self.feed.reject(why));
+                }
+            }
+        }
+        self.place = place;
     }
 
     /// Waits for something to happen. False means that the stream is over.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use palisade_wire::SECRET_TYPE_URL;
 use palisade_wire::envoy::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use palisade_wire::envoy::google::rpc;
 use tonic::Status;
 
 use super::rejection;
-use super::stream::Machine;
+use super::stream::{Answer, Machine};
 use crate::metrics::Metrics;
 use crate::secrets::encoded::version_of;
 use crate::secrets::view::is_trust;
@@ -27,6 +28,8 @@ pub(crate) struct Subscription {
     version: String,
     /// A request that wants an answer even if the content is the same.
     owed: bool,
+    /// Why the client did not take the bundles that it was sent.
+    rejected: Option<Box<str>>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -38,6 +41,17 @@ enum Asked {
     Everything,
     /// These names.
     Names(BTreeSet<String>),
+}
+
+impl Asked {
+    /// Are there bundles among them? A response is taken or rejected as a whole.
+    fn are_bundles(&self) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Everything => true,
+            Self::Names(names) => names.iter().any(|name| is_trust(name)),
+        }
+    }
 }
 
 impl Machine for Subscription {
@@ -56,9 +70,9 @@ impl Machine for Subscription {
         }
         if self.sent > 0 && answers_ours {
             self.answered = self.sent;
-            if let Some(error) = request.error_detail {
-                rejection::record(metrics, &self.node, &request.resource_names.join(","), &error.message);
-            }
+            let names = || request.resource_names.join(",");
+            let record = |error: rpc::Status| rejection::record(metrics, &self.node, &names(), &error.message);
+            self.rejected = request.error_detail.map(record);
         }
         // Without a nonce it is no reply but a new question, and wants an answer whatever it had before.
         let question = self.sent == 0 || request.response_nonce.is_empty();
@@ -87,8 +101,12 @@ impl Machine for Subscription {
         })
     }
 
-    fn is_answered(&self) -> bool {
-        self.answered == self.sent
+    fn answer(&self) -> Answer<'_> {
+        match &self.rejected {
+            _ if self.answered != self.sent => Answer::Open,
+            Some(why) if self.asked.are_bundles() => Answer::Rejected(why),
+            _ => Answer::Taken,
+        }
     }
 }
 

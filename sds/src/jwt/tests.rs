@@ -23,8 +23,11 @@ impl Signer {
     }
 
     fn token(&self, header: &Value, claims: &Value) -> String {
-        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let message = format!("{}.{}", part(header), part(claims));
+        self.text(&header.to_string(), &claims.to_string())
+    }
+
+    fn text(&self, header: &str, claims: &str) -> String {
+        let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
         let signature = self.0.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
     }
@@ -50,6 +53,25 @@ fn without(mut value: Value, name: &str) -> Value {
 
 fn jwks(name: &str, keys: Value) -> BTreeMap<String, String> {
     [(name.to_owned(), json!({ "keys": keys }).to_string())].into()
+}
+
+/// Two readers of a name that stands twice may read two things.
+#[test]
+fn a_name_that_stands_twice_makes_a_token_or_a_key_set_invalid() {
+    let signer = Signer::new();
+    let keys = jwks("a.test", json!([signer.jwk()]));
+    let (header, claims) = (header().to_string(), claims().to_string());
+    let judge = |header: &str, claims: &str, keys: &BTreeMap<String, String>| {
+        validate(&signer.text(header, claims), "db", keys, at(NOW)).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(judge(&header, &claims, &keys), Ok(()));
+    let twice = |text: &str, first: &str| text.replacen('{', &format!("{{{first},"), 1);
+    let error = judge(&twice(&header, r#""alg":"none""#), &claims, &keys).unwrap_err();
+    assert!(error.contains("header") && error.contains("each name once"), "{error}");
+    let error = judge(&header, &twice(&claims, r#""\u0073ub":"spiffe://a.test/other""#), &keys).unwrap_err();
+    assert!(error.contains("payload"), "{error}");
+    let doubled = keys.iter().map(|(name, text)| (name.clone(), twice(text, r#""keys":[]"#))).collect();
+    assert!(judge(&header, &claims, &doubled).unwrap_err().contains("no such key"));
 }
 
 /// The standard's rules, one broken at a time.

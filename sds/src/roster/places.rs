@@ -1,7 +1,7 @@
-//! How far the subscribers are. A root may sign only when those who check its leaves have it, so the agent acknowledges a bundle when
-//! its Envoys have, not when it has it itself.
+//! How far the subscribers are: Envoys, and files. A root may sign only when those who check its leaves have it, so the agent
+//! acknowledges a bundle when they have, not when it has it itself.
 //!
-//! Each change opens a new place. A subscriber moves on to the newest when it has acknowledged everything up to it; the changes
+//! Each change opens a new place. A subscriber moves on to the newest when it has answered to everything up to it; the changes
 //! before are known to everybody when nobody is left at an older place.
 
 use std::sync::{Arc, Mutex, PoisonError};

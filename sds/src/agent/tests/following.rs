@@ -119,6 +119,9 @@ fn a_renewal_and_a_new_state_at_once_do_not_undo_each_other() {
             current.svid.serial() != first.svid.serial() && current.bundles.denies("abcd")
         };
         running.until("both", both).await;
+        // What the server said is written down after it is in use.
+        let kept = || std::fs::read_to_string(home.config.state_dir.join("state.json")).unwrap();
+        running.until("written", |_| kept().contains("abcd")).await;
         running.stop().await;
         scripted.stop().await;
         assert!(both(&home.agent()), "on disk too");
@@ -135,6 +138,36 @@ async fn a_state_that_cannot_be_used_is_reported_and_changes_nothing() {
         .await;
     assert_eq!(digest(&running.agent), before);
     assert!(!running.agent.current().unwrap().bundles.denies("ab"), "no half of it either");
+    running.stop().await;
+    scripted.stop().await;
+}
+
+#[tokio::test]
+async fn a_root_is_not_acknowledged_while_the_files_of_an_application_cannot_hold_it() {
+    let scripted = Scripted::with_agents(Arc::new(Authority::new("a")), Behaviour::Issue(ID, 3600)).await;
+    let (ours, other) = (scripted.authority.clone(), Authority::new("next"));
+    scripted.tell(&[&ours], |_| {});
+    let mut home = Home::pinned(&scripted);
+    let (dir, owner, on_change) = (home.dir.path().join("out"), None, None);
+    home.config.files = vec![FilesConfig { dir: dir.clone(), spiffe_id: None, owner, key_mode: 0o600, on_change }];
+    let running = Running::start(home.agent());
+    running.until_ready().await;
+    let old = digest(&running.agent);
+    let reported = |digest: &str, rejected: &str| {
+        let last = scripted.reports().pop();
+        last.is_some_and(|last| last.bundle_digest == digest && last.rejected.starts_with(rejected))
+    };
+    running.until("written", |_| reported(&old, "") && dir.join("bundle.pem").exists()).await;
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::write(&dir, "no directory").unwrap();
+    scripted.tell(&[&ours, &other], |_| {});
+    running.until("refused", |_| reported(&old, "the identity files in")).await;
+    std::fs::remove_file(&dir).unwrap();
+    scripted.tell(&[&ours, &other], |state| state.denied_serials = vec!["ab".to_owned()]);
+    running.until("written", |agent| digest(agent) != old && reported(&digest(agent), "")).await;
+    let bundle = std::fs::read_to_string(dir.join("bundle.pem")).unwrap();
+    assert_eq!(bundle.matches("BEGIN").count(), 2);
+    assert_eq!(scripted.reports().pop().unwrap().rejected, "");
     running.stop().await;
     scripted.stop().await;
 }

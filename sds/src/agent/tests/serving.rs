@@ -3,6 +3,7 @@
 use palisade_wire::channel;
 use palisade_wire::envoy::envoy::service::discovery::v3::DiscoveryRequest;
 use palisade_wire::envoy::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
+use palisade_wire::envoy::google::rpc;
 use palisade_wire::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use palisade_wire::workload::{JwtsvidRequest, X509svidRequest};
 use tokio::time::{Instant, timeout};
@@ -63,6 +64,41 @@ async fn trap_46_an_entry_comes_and_goes_within_a_second_and_the_streams_end() {
     let end = timeout(Duration::from_secs(20), stream.message()).await.unwrap().unwrap_err();
     assert_eq!(end.code(), Code::PermissionDenied);
     assert!(told.elapsed() < Duration::from_secs(1), "{:?}", told.elapsed());
+    running.stop().await;
+    scripted.stop().await;
+}
+
+/// Envoy keeps the bundle before and would refuse what the new root signs.
+#[tokio::test]
+async fn a_root_that_a_subscriber_rejects_is_reported_so_and_not_acknowledged() {
+    let (scripted, home, running) = served().await;
+    let (ours, other) = (scripted.authority.clone(), Authority::new("next"));
+    let (send, requests) = tokio::sync::mpsc::unbounded_channel();
+    let ask = |nonce: &str, error: Option<&str>| DiscoveryRequest {
+        resource_names: vec!["ROOTCA".to_owned()],
+        response_nonce: nonce.to_owned(),
+        error_detail: error.map(|text| rpc::Status { code: 13, message: text.to_owned(), details: Vec::new() }),
+        ..DiscoveryRequest::default()
+    };
+    send.send(ask("", None)).unwrap();
+    let mut secrets = SecretDiscoveryServiceClient::new(channel::unix(home.config.socket.as_ref().unwrap()));
+    let requests = tokio_stream::wrappers::UnboundedReceiverStream::new(requests);
+    let mut stream = secrets.stream_secrets(requests).await.unwrap().into_inner();
+    let first = stream.message().await.unwrap().unwrap();
+    send.send(ask(&first.nonce, None)).unwrap();
+    running.until("one", |_| scripted.reports().last().is_some_and(|last| !last.bundle_digest.is_empty())).await;
+    let old = scripted.reports().pop().unwrap().bundle_digest;
+    scripted.tell(&[&ours, &other], |_| {});
+    let second = stream.message().await.unwrap().unwrap();
+    send.send(ask(&second.nonce, Some("what is this?"))).unwrap();
+    running.until("reported", |_| scripted.reports().last().is_some_and(|last| !last.rejected.is_empty())).await;
+    let last = scripted.reports().pop().unwrap();
+    assert_eq!(last.bundle_digest, old);
+    assert!(last.rejected.contains("ROOTCA") && last.rejected.contains("what is this?"), "{last:?}");
+    // It goes, and is not waited for.
+    drop((send, stream));
+    running.until("two", |_| scripted.reports().last().is_some_and(|last| last.rejected.is_empty())).await;
+    assert_ne!(scripted.reports().pop().unwrap().bundle_digest, old);
     running.stop().await;
     scripted.stop().await;
 }

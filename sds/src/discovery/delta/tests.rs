@@ -83,6 +83,37 @@ fn a_rejection_is_counted_and_waits_for_other_content() {
     assert!(case.reply().is_some());
 }
 
+/// What matters for a new root is whether the client has it.
+#[test]
+fn a_rejected_bundle_stays_rejected_until_another_is_taken() {
+    let mut case = Case::new();
+    let error = || rpc::Status { code: 13, message: "no".to_owned(), details: Vec::new() };
+    let nack = |to: &DeltaDiscoveryResponse| DeltaDiscoveryRequest { error_detail: Some(error()), ..ack(to) };
+    let both = case.send(subscribe(&["default", "ROOTCA"])).unwrap();
+    assert_eq!(case.stream.answer(), Answer::Open);
+    case.send(nack(&both));
+    let rejected = |stream: &Subscription| matches!(stream.answer(), Answer::Rejected(why) if why.ends_with(": no"));
+    assert!(rejected(&case.stream));
+    case.source.set(case.authority.identity(ID));
+    let leaf = case.reply().unwrap();
+    assert_eq!((case.stream.answer(), names(&leaf)), (Answer::Open, vec!["default"]));
+    case.send(ack(&leaf));
+    assert!(rejected(&case.stream), "it has the other bundle still");
+    case.authority = Authority::new("other");
+    case.source.set(case.authority.identity(ID));
+    let other = case.reply().unwrap();
+    case.source.set(case.authority.identity(ID));
+    let leaf = case.reply().unwrap();
+    case.send(ack(&leaf));
+    assert!(rejected(&case.stream));
+    case.send(ack(&other));
+    assert_eq!(case.stream.answer(), Answer::Taken);
+    case.source.set(case.authority.identity(ID));
+    let leaf = case.reply().unwrap();
+    case.send(nack(&leaf));
+    assert_eq!(case.stream.answer(), Answer::Taken, "that was no bundle");
+}
+
 #[test]
 fn names_come_and_go() {
     let mut case = Case::new();
@@ -115,6 +146,30 @@ fn a_star_and_an_empty_first_request_mean_everything() {
     assert_eq!(case.send(subscribe(&["*"])).unwrap().resources.len(), 2);
     let mut case = Case::new();
     assert_eq!(case.send(subscribe(&[])).unwrap().resources.len(), 2);
+}
+
+#[test]
+fn names_outlive_the_star_and_the_star_outlives_names() {
+    let drop_name = |name: &str, to: &DeltaDiscoveryResponse| DeltaDiscoveryRequest {
+        resource_names_unsubscribe: vec![name.to_owned()],
+        ..ack(to)
+    };
+    let mut case = Case::new();
+    let both = case.send(subscribe(&["*", "default"])).unwrap();
+    assert_eq!(names(&both), ["ROOTCA", "default"]);
+    // The star goes: what is named stays.
+    assert_eq!(case.send(drop_name("*", &both)), None);
+    case.authority = Authority::new("other");
+    case.source.set(case.authority.identity(ID));
+    let one = case.reply().unwrap();
+    assert_eq!((names(&one), one.removed_resources.len()), (vec!["default"], 0));
+    // It comes back, and the name goes.
+    let both = case.send(DeltaDiscoveryRequest { response_nonce: one.nonce, ..subscribe(&["*"]) }).unwrap();
+    let again = case.send(drop_name("default", &both)).unwrap();
+    assert_eq!(names(&again), ["default"], "it is meant by the star still");
+    assert_eq!(case.send(drop_name("*", &again)), None);
+    case.source.set(case.authority.identity(ID));
+    assert_eq!(case.reply(), None);
 }
 
 #[test]

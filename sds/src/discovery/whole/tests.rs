@@ -121,6 +121,24 @@ fn trap_24_a_rejection_is_counted_and_not_answered_until_the_content_changes() {
 }
 
 #[test]
+fn only_a_rejection_of_bundles_says_that_the_client_lacks_them() {
+    for (name, other) in [("default", Answer::Taken), ("ROOTCA", Answer::Rejected("x"))] {
+        let mut case = Case::new();
+        let response = case.send(first(&[name])).unwrap();
+        assert_eq!(case.stream.answer(), Answer::Open);
+        case.send(nack(&[name], &response));
+        let found = case.stream.answer();
+        assert_eq!(std::mem::discriminant(&found), std::mem::discriminant(&other), "{found:?}");
+        case.authority = Authority::new("next");
+        case.rotate();
+        let response = case.reply().unwrap();
+        assert_eq!(case.stream.answer(), Answer::Open);
+        case.send(ack(&[name], &response));
+        assert_eq!(case.stream.answer(), Answer::Taken);
+    }
+}
+
+#[test]
 fn trap_24_a_stale_nonce_changes_nothing() {
     let mut case = Case::new();
     let old = case.send(first(&["default"])).unwrap();
