@@ -71,7 +71,8 @@ async fn what_is_no_message_ends_the_stream() {
 
 #[tokio::test]
 async fn answers_go_out_as_frames_of_their_own_and_end_with_a_status() {
-    let answers = [Ok(request("one")), Ok(request("two")), Err(Status::permission_denied("gone")), Ok(request("never"))];
+    let answers =
+        [Ok(request("one")), Ok(request("two")), Err(Status::permission_denied("gone")), Ok(request("never"))];
     let mut outbound = Outbound(Some(Box::pin(futures_util::stream::iter(answers)) as Answers<_>));
     let mut frames = Vec::new();
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut outbound).poll_frame(cx)).await {
