@@ -178,6 +178,9 @@ async fn trap_31_32_a_swapped_file_is_read_and_a_broken_one_is_not() {
     publish("4", &jwks(&[&new]));
     eventually(&server, &first, Err(Code::Unauthenticated)).await;
     outcome(&server, &second).await.unwrap();
+    // Trap 45: no key is a statement, too.
+    publish("5", r#"{"keys":[]}"#);
+    eventually(&server, &second, Err(Code::Unauthenticated)).await;
     server.stop().await;
 }
 
@@ -251,7 +254,7 @@ async fn keys_come_over_http_once_and_are_kept() {
 async fn answers_without_end_or_use_are_no_keys() {
     let issuer = Issuer::rsa("r");
     let endless = format!("HTTP/1.1 200 OK\r\n\r\n{}", " ".repeat(2 << 20));
-    for answer in [endless, "HTTP/1.1 302 Found\r\nlocation: /\r\n\r\n".into(), http("{\"keys\":[]}"), http("<html>")] {
+    for answer in [endless, "HTTP/1.1 302 Found\r\nlocation: /\r\n\r\n".into(), http("{}"), http("<html>")] {
         let keys = KeyServer::start(answer).await;
         let server = start(KeySource::Url(keys.url.clone())).await;
         let token = issuer.token(&claims("shop", "web", now()));

@@ -16,8 +16,6 @@ pub(super) enum KeySetError {
     Shape,
     #[error("it has {0} keys, at most {MAX_KEYS} are read")]
     TooMany(usize),
-    #[error("none of its keys can verify a token: RSA from 2048 bits, P-256, P-384 and P-521 can")]
-    NoKey,
 }
 
 /// The algorithms of tokens; the name alone never chooses one that the key does not have.
@@ -54,15 +52,15 @@ struct Key {
 pub(super) struct KeySet(Vec<Key>);
 
 impl KeySet {
-    /// Reads a JWK set. Keys of other kinds or for other uses are left out, as RFC 7517, section 5 wants.
+    /// Reads a JWK set. Keys of other kinds or for other uses are left out, as RFC 7517, section 5 wants; if that leaves none,
+    /// the issuer vouches for no token any more.
     pub(super) fn parse(text: &[u8]) -> Result<Self, KeySetError> {
         let Strict(value) = serde_json::from_slice(text).map_err(|_| KeySetError::Shape)?;
         let keys = value.get("keys").and_then(Value::as_array).ok_or(KeySetError::Shape)?;
         if keys.len() > MAX_KEYS {
             return Err(KeySetError::TooMany(keys.len()));
         }
-        let keys: Vec<_> = keys.iter().filter_map(Value::as_object).filter_map(key).collect();
-        if keys.is_empty() { Err(KeySetError::NoKey) } else { Ok(Self(keys)) }
+        Ok(Self(keys.iter().filter_map(Value::as_object).filter_map(key).collect()))
     }
 
     pub(super) fn len(&self) -> usize {

@@ -169,12 +169,25 @@ impl Followed {
         }
         match KeySet::parse(&text) {
             Ok(set) => {
-                tracing::info!(source = self.source.name(), keys = set.len(), "keys of the token issuer read");
+                self.say(set.len());
                 self.current.store(Some(Arc::new(set)));
                 let mut seen = self.seen();
                 *seen = Seen { started: seen.started, text, error: None, failures: 0 };
             }
             Err(error) => self.failed(error.to_string()),
+        }
+    }
+
+    fn say(&self, keys: usize) {
+        let source = self.source.name();
+        if keys == 0 {
+            tracing::error!(
+                source,
+                "the token issuer has no key that could verify a token: RSA from 2048 bits, P-256, P-384 and P-521 \
+                can; every token is refused"
+            );
+        } else {
+            tracing::info!(source, keys, "keys of the token issuer read");
         }
     }
 

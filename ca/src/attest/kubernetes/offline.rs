@@ -133,11 +133,10 @@ mod tests {
             "y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}"#;
         assert!(KeySet::parse(format!(r#"{{"keys":[{{"kty":"novel"}},{key}]}}"#).as_bytes()).is_ok());
         let off_the_curve = r#"{"kty":"EC","crv":"P-256","kid":"k","x":"AQ","y":"AQ"}"#;
-        let sets = [
-            format!(r#"{{"keys":[{key}],"keys":[{key}]}}"#),
-            format!(r#"{{"keys":[{}]}}"#, key.replace("kid", "x")),
-            format!(r#"{{"keys":[{off_the_curve}]}}"#),
-        ];
+        let sets =
+            [format!(r#"{{"keys":[{key}],"keys":[{key}]}}"#), format!(r#"{{"keys":[{}]}}"#, key.replace("kid", "x"))];
         assert!(sets.iter().all(|set| KeySet::parse(set.as_bytes()).is_err()));
+        let keys = |keys: &str| KeySet::parse(format!(r#"{{"keys":[{keys}]}}"#).as_bytes()).unwrap().len();
+        assert_eq!((keys(key), keys(off_the_curve), keys("")), (1, 0, 0));
     }
 }
