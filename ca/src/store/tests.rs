@@ -125,7 +125,9 @@ async fn a_failed_batch_redeems_nothing_and_recovers() {
     let store = open(dir.path()).await.unwrap();
     store.add_token(token("t", NOW + 100)).await.unwrap();
     store.record(row("01", "k"), Evidence::default()).await.unwrap();
-    // The same serial again breaks the batch.
+    // The same serial again breaks the batch, whether that is one statement or several.
+    let broken = store.record(row("01", "k"), Evidence::default()).await;
+    assert!(matches!(broken, Err(StoreError::Database { .. })));
     let broken = store.record(row("01", "k"), token_evidence("t")).await;
     assert!(matches!(broken, Err(StoreError::Database { .. })));
     assert!(store.failing());

@@ -82,13 +82,16 @@ impl Writer {
         self.pool.close().await;
     }
 
-    /// One transaction. In plain SQL: the library counts transactions itself, and loses count for ever when SQLite has rolled one
-    /// back on its own, as it does when the disk is full.
+    /// One transaction; a single statement is one by itself, without two more ways to SQLite's thread. In plain SQL: the library counts
+    /// transactions itself, and loses count for ever when SQLite has rolled one back on its own, as it does when the disk is full.
     async fn write(&mut self, batch: &[Job]) -> Result<Vec<Result<(), StoreError>>, sqlx::Error> {
-        let mut connection = self.pool.acquire().await?;
-        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        let (mut connection, alone) = (self.pool.acquire().await?, is_one_statement(batch));
+        if !alone {
+            sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        }
         let mut revoked = Vec::new();
         let written = match self.fill(&mut connection, batch, &mut revoked).await {
+            Ok(results) if alone => Ok(results),
             Ok(results) => sqlx::raw_sql("COMMIT").execute(&mut *connection).await.map(|_| results),
             Err(error) => Err(error),
         };
@@ -167,6 +170,12 @@ impl Writer {
     fn failed(&self, error: sqlx::Error) -> StoreError {
         StoreError::Database { path: self.path.to_path_buf(), source: Arc::new(error) }
     }
+}
+
+/// Whether a batch is written by a single [`insert`] of one statement, with nothing before it.
+fn is_one_statement(batch: &[Job]) -> bool {
+    let plain = |job: &Job| matches!(&job.write, Write::Issuance { evidence, .. } if evidence.redeem.is_none());
+    batch.len() <= MANY && batch.iter().all(plain)
 }
 
 /// Lets whoever is ready to run hand in its record, too: under load many are about to, and a flush costs as much for one as for all.
