@@ -30,7 +30,7 @@ const MANY: usize = 10_000;
 /// One measured row; what does not fit a bench is absent.
 #[derive(Debug, Default, Serialize)]
 pub struct Row {
-    /// `floor`, `flush`, `renew`, `jwt`, `newconn`, `herd`, `sds-open` or `sds-push`.
+    /// `floor`, `flush`, `renew`, `jwt`, `newconn`, `herd`, `sds-idle`, `sds-open` or `sds-push`.
     pub bench: &'static str,
     /// Issuances per CPU-second of the server.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,7 +44,7 @@ pub struct Row {
     /// Until the last one was served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// Resident megabytes of the process measured, at its peak.
+    /// Resident megabytes of the process measured: of the server at its peak, of the agent at the moment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rss_mb: Option<f64>,
     /// Resident kilobytes that each stream added.

@@ -45,6 +45,7 @@ pub(super) fn run(
     }
     let mut all = vec![runtime.block_on(poll_async("the agent to serve", || subscribe(&agent)))];
     let idle = cpu::resident_mb(pid)?;
+    print(&Row { bench: "sds-idle", rss_mb: Some(idle), ..Row::default() })?;
     let begin = Instant::now();
     all.extend(runtime.block_on(open(&agent, many)));
     let (seconds, resident) = (begin.elapsed().as_secs_f64(), cpu::resident_mb(pid)?);
