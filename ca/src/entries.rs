@@ -168,10 +168,9 @@ impl Entries {
             let origin = entry.origin.clone().unwrap_or_default();
             return Err(EntriesError::InFile { id: id.to_owned(), origin });
         }
-        if !self.parts().rows.contains_key(id) {
+        if !self.0.rows.delete(id).await? {
             return Err(EntriesError::Unknown(id.to_owned()));
         }
-        self.0.rows.delete(id).await?;
         self.change(|parts| drop(parts.rows.remove(id)));
         tracing::info!(entry = id, "registration entry deleted");
         Ok(())

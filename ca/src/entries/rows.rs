@@ -12,7 +12,7 @@ use palisade_wire::admin;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
-use super::{ById, EntriesError, Entry};
+use super::{ById, EntriesError, Entry, EntryError};
 
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS registration_entry (
     id TEXT NOT NULL PRIMARY KEY,
@@ -61,8 +61,17 @@ impl Rows {
         for row in rows {
             let id: String = row.try_get("id").map_err(|error| self.failed(error))?;
             let text: String = row.try_get("entry").map_err(|error| self.failed(error))?;
-            let entry = read(&id, &text, domain).map_err(|reason| EntriesError::Damaged { id: id.clone(), reason })?;
-            entries.insert(id, Arc::new(entry));
+            let kept: Kept = serde_json::from_str(&text)
+                .map_err(|error| EntriesError::Damaged { id: id.clone(), reason: error.to_string() })?;
+            match read(&id, kept, domain) {
+                Ok(entry) => drop(entries.insert(id, Arc::new(entry))),
+                // What an earlier release let in must not keep this one from starting.
+                Err(error) => tracing::error!(
+                    entry = id,
+                    %error,
+                    "registration entry is not used: delete it (`palisade ca entry delete`)"
+                ),
+            }
         }
         Ok(entries)
     }
@@ -85,9 +94,10 @@ impl Rows {
         inserted.map(|_| ()).map_err(|error| self.failed(error))
     }
 
-    pub(super) async fn delete(&self, id: &str) -> Result<(), EntriesError> {
-        let query = sqlx::query("DELETE FROM registration_entry WHERE id = ?1");
-        query.bind(id).execute(&self.pool).await.map(|_| ()).map_err(|error| self.failed(error))
+    /// Whether there was one.
+    pub(super) async fn delete(&self, id: &str) -> Result<bool, EntriesError> {
+        let query = sqlx::query("DELETE FROM registration_entry WHERE id = ?1").bind(id);
+        query.execute(&self.pool).await.map(|done| done.rows_affected() > 0).map_err(|error| self.failed(error))
     }
 
     fn failed(&self, source: sqlx::Error) -> EntriesError {
@@ -95,8 +105,7 @@ impl Rows {
     }
 }
 
-fn read(id: &str, text: &str, domain: &TrustDomain) -> Result<Entry, String> {
-    let kept: Kept = serde_json::from_str(text).map_err(|error| error.to_string())?;
+fn read(id: &str, kept: Kept, domain: &TrustDomain) -> Result<Entry, EntryError> {
     let wire = admin::RegistrationEntry {
         id: String::new(),
         spiffe_id: kept.spiffe_id,
@@ -109,5 +118,5 @@ fn read(id: &str, text: &str, domain: &TrustDomain) -> Result<Entry, String> {
         hint: kept.hint,
         origin: String::new(),
     };
-    Entry::of_wire(&wire, id.to_owned(), domain).map_err(|error| error.to_string())
+    Entry::of_wire(&wire, id.to_owned(), domain)
 }

@@ -24,7 +24,7 @@ fn files(names: &[&str]) -> Vec<Arc<RegistrationEntry>> {
     let documents = names.iter().map(|name| {
         format!(
             "apiVersion: palisade.dev/v1\nkind: RegistrationEntry\nmetadata: {{name: {name}, namespace: shop}}\n\
-             spec: {{spiffeId: spiffe://cluster.local/{name}, selectors: ['unix:uid:7']}}\n---\n"
+             spec: {{spiffeId: spiffe://cluster.local/{name}, selectors: ['k8s:ns:shop']}}\n---\n"
         )
     });
     let loaded = load(&[SourceText::new("entries.yaml", documents.collect::<String>())], "default");
@@ -54,6 +54,24 @@ async fn both_sources_are_one_map_and_every_change_is_told() {
     let refused = entries.delete("shop/b").await.unwrap_err().to_string();
     assert!(refused.contains("entries.yaml:1"), "{refused}");
     assert!(matches!(entries.delete(&made.id).await, Err(EntriesError::Unknown(_))));
+}
+
+/// Nothing would ever be given for it, and it must not keep the server from starting.
+#[tokio::test]
+async fn what_an_earlier_release_let_in_is_not_used_and_can_be_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path()).await;
+    let made = first.create(&wanted("web", &["k8s:ns:shop"])).await.unwrap();
+    let pool = sqlx::sqlite::SqlitePool::connect(dir.path().join("ca.db").to_str().unwrap()).await.unwrap();
+    let named = "UPDATE registration_entry SET entry = json_set(entry, '$.dns_names', json('[\"localhost\"]'))";
+    sqlx::raw_sql(named).execute(&pool).await.unwrap();
+    let second = open(dir.path()).await;
+    assert!(second.get(&made.id).is_none());
+    second.delete(&made.id).await.unwrap();
+    assert!(matches!(second.delete(&made.id).await, Err(EntriesError::Unknown(_))));
+    sqlx::raw_sql("INSERT INTO registration_entry VALUES ('x', 'no JSON')").execute(&pool).await.unwrap();
+    let damaged = Entries::open(&dir.path().join("ca.db"), domain()).await;
+    assert!(matches!(damaged, Err(EntriesError::Damaged { .. })));
 }
 
 #[tokio::test]
