@@ -30,9 +30,6 @@ pub(crate) struct Subscription {
     sent: u64,
     /// The last one that the client has answered.
     answered: u64,
-    /// The last one that held bundles, and why the client did not take it.
-    bundles: u64,
-    rejected: Option<Box<str>>,
 }
 
 /// One name asked for.
@@ -42,6 +39,9 @@ struct Wanted {
     held: Option<String>,
     /// By itself, and not only as a part of everything.
     named: bool,
+    /// The last response with it, and why the client did not take that.
+    nonce: u64,
+    rejected: Option<Box<str>>,
 }
 
 /// What `*` stands for.
@@ -56,24 +56,17 @@ impl Machine for Subscription {
         if let Some(node) = &request.node {
             self.node.clone_from(&node.id);
         }
-        let nonce: Option<u64> = request.response_nonce.parse().ok();
-        if let Some(nonce) = nonce.filter(|nonce| *nonce > 0 && [self.sent, self.bundles].contains(nonce)) {
+        if let Some(nonce) = request.response_nonce.parse().ok().filter(|nonce| (1..=self.sent).contains(nonce)) {
             self.answered = self.answered.max(nonce);
-            let names: Vec<&str> = self.wanted.keys().map(String::as_str).collect();
-            let rejected = request
-                .error_detail
-                .as_ref()
-                .map(|error| rejection::record(metrics, &self.node, &names.join(","), &error.message));
-            if nonce == self.bundles {
-                self.rejected = rejected;
-            }
+            self.note(nonce, request.error_detail.as_ref().map(|error| error.message.as_str()), metrics);
         }
         self.subscribe(request)
     }
 
     fn reply(&mut self, view: &View) -> Option<DeltaDiscoveryResponse> {
         let (mut resources, mut removed_resources) = (Vec::new(), Vec::new());
-        for (name, Wanted { held, .. }) in &mut self.wanted {
+        let next = self.sent + 1;
+        for (name, Wanted { held, nonce, .. }) in &mut self.wanted {
             let Some(resource) = view.resource(name) else {
                 if held.is_some() && !view.is_meant(name) {
                     *held = None;
@@ -85,6 +78,7 @@ impl Machine for Subscription {
                 continue;
             }
             *held = Some(resource.version.clone());
+            *nonce = next;
             resources.push(DeltaResource {
                 name: name.clone(),
                 version: resource.version.clone(),
@@ -97,10 +91,7 @@ impl Machine for Subscription {
         }
         // Bundles first, for a new certificate may need them.
         resources.sort_by_key(|resource| !is_trust(&resource.name));
-        self.sent += 1;
-        if resources.iter().any(|resource| is_trust(&resource.name)) {
-            self.bundles = self.sent;
-        }
+        self.sent = next;
         Some(DeltaDiscoveryResponse {
             resources,
             removed_resources,
@@ -111,15 +102,30 @@ impl Machine for Subscription {
     }
 
     fn answer(&self) -> Answer<'_> {
-        match &self.rejected {
-            _ if self.answered != self.sent => Answer::Open,
-            Some(why) if self.wanted.keys().any(|name| is_trust(name)) => Answer::Rejected(why),
-            _ => Answer::Taken,
+        if self.answered != self.sent {
+            return Answer::Open;
         }
+        let trust = self.wanted.iter().filter(|(name, _)| is_trust(name));
+        trust.filter_map(|(_, wanted)| wanted.rejected.as_deref()).next().map_or(Answer::Taken, Answer::Rejected)
     }
 }
 
 impl Subscription {
+    /// What the client says of a response counts for the names of which it was the last; of what was overtaken by another it counts
+    /// for none.
+    fn note(&mut self, nonce: u64, error: Option<&str>, metrics: &Metrics) {
+        let concerned = || self.wanted.iter().filter(|(_, wanted)| wanted.nonce == nonce);
+        let rejected = error.filter(|_| concerned().any(|(_, wanted)| wanted.rejected.is_none())).map(|error| {
+            let names: Vec<&str> = concerned().map(|(name, _)| name.as_str()).collect();
+            rejection::record(metrics, &self.node, &names.join(","), error)
+        });
+        for wanted in self.wanted.values_mut().filter(|wanted| wanted.nonce == nonce) {
+            if error.is_none() || rejected.is_some() {
+                wanted.rejected.clone_from(&rejected);
+            }
+        }
+    }
+
     /// Names come and go in any message, replies included.
     fn subscribe(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
         let first = !std::mem::replace(&mut self.heard, true);
@@ -135,7 +141,7 @@ impl Subscription {
             self.wanted.entry(name.to_owned()).or_default().held = None;
         }
         self.everything |= everything;
-        self.wanted.extend(names.into_iter().map(|name| (name, Wanted { held: None, named: true })));
+        self.wanted.extend(names.into_iter().map(|name| (name, Wanted { named: true, ..Wanted::default() })));
         if self.wanted.len() > rejection::MAX_NAMES {
             return Err(Status::resource_exhausted("too many resource names on one stream"));
         }

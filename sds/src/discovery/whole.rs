@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use palisade_wire::SECRET_TYPE_URL;
 use palisade_wire::envoy::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
-use palisade_wire::envoy::google::rpc;
 use tonic::Status;
 
 use super::rejection;
@@ -69,10 +68,16 @@ impl Machine for Subscription {
             return Ok(());
         }
         if self.sent > 0 && answers_ours {
-            self.answered = self.sent;
-            let names = || request.resource_names.join(",");
-            let record = |error: rpc::Status| rejection::record(metrics, &self.node, &names(), &error.message);
-            self.rejected = request.error_detail.map(record);
+            let first = std::mem::replace(&mut self.answered, self.sent) != self.sent;
+            match request.error_detail {
+                Some(error) if first => {
+                    let names = request.resource_names.join(",");
+                    self.rejected = Some(rejection::record(metrics, &self.node, &names, &error.message));
+                }
+                None if first || request.version_info == self.version => self.rejected = None,
+                // About other names, or said before.
+                _ => {}
+            }
         }
         // Without a nonce it is no reply but a new question, and wants an answer whatever it had before.
         let question = self.sent == 0 || request.response_nonce.is_empty();

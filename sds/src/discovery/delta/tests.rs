@@ -115,6 +115,22 @@ fn a_rejected_bundle_stays_rejected_until_another_is_taken() {
 }
 
 #[test]
+fn a_rejection_counts_for_the_names_that_it_was_about() {
+    let mut case = Case::new();
+    let error = || rpc::Status { code: 13, message: "no".to_owned(), details: Vec::new() };
+    let nack = |to: &DeltaDiscoveryResponse| DeltaDiscoveryRequest { error_detail: Some(error()), ..ack(to) };
+    let roots = case.send(subscribe(&["ROOTCA"])).unwrap();
+    let all = case.send(subscribe(&["ALL"])).unwrap();
+    assert_eq!((names(&roots), names(&all)), (vec!["ROOTCA"], vec!["ALL"]));
+    case.send(nack(&roots));
+    assert_eq!(case.stream.answer(), Answer::Open);
+    case.send(ack(&all));
+    assert!(matches!(case.stream.answer(), Answer::Rejected(_)), "of the roots it has said no");
+    case.send(ack(&roots));
+    assert_eq!(case.stream.answer(), Answer::Taken);
+}
+
+#[test]
 fn names_come_and_go() {
     let mut case = Case::new();
     let first = case.send(subscribe(&["default"])).unwrap();
