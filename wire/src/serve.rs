@@ -31,7 +31,7 @@ pub use socket::{SocketError, UnixSocket};
 /// What one listener lets its callers hold.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// From accept to the end of the TLS handshake, and again to the client's HTTP/2 preface.
+    /// To the client's first byte, again for the TLS handshake, and again to the HTTP/2 preface.
     pub handshake_timeout: Duration,
     /// Connections over TLS that are taken on at once: from the handshake to the first answer, and a tenth of a second at most.
     pub newcomers: usize,

@@ -52,6 +52,11 @@ impl Serving {
 
 pub(super) async fn over_tls(stream: TcpStream, address: SocketAddr, tls: Arc<dyn ServerTls>, serving: Serving) {
     let (newcomers, shutdown) = (Arc::clone(&serving.newcomers), serving.shutdown.clone());
+    // Who says nothing takes nobody's turn.
+    let begun = tokio::time::timeout(serving.limits.handshake_timeout, stream.readable());
+    if !matches!(shutdown.run_until_cancelled(begun).await, Some(Ok(Ok(())))) {
+        return tracing::debug!(%address, "connection closed: the client said nothing");
+    }
     // Made when its turn has come: what waits is small.
     let work = |place| Box::pin(prove_and_serve(stream, address, tls, serving, place));
     in_turn(&newcomers, &shutdown, work).await;
