@@ -190,6 +190,8 @@ where
             let place = roster.place();
             if let Some((svid, bundles)) = identity() {
                 keeper.look(svid, bundles).await;
+            } else {
+                keeper.rejection = None;
             }
             keeper.place = place;
             // Once a minute too: a disk that was full may have room again.
@@ -252,7 +254,9 @@ async fn tell(config: &FilesConfig) {
         Some(OnChange::Command(command)) => run(command, &config.dir).await,
     };
     if let Err(error) = told {
-        tracing::error!(dir = %config.dir.display(), error = %error_chain(&error), "the application was not told of its new identity");
+        let dir = config.dir.display();
+        tracing::error!(%dir, error = %error_chain(&error), "the application was not told of its new identity; a restart tells it");
+        return;
     }
     if let Err(error) = note_told(config) {
         tracing::warn!(dir = %config.dir.display(), error = %error_chain(&error), "the application is told again after a restart");
