@@ -58,7 +58,10 @@ async fn who_comes_while_a_flush_is_slow_shares_the_next_one() {
     let (ca, mut web) = start(&disk).await;
     let mut crowd = Vec::new();
     for caller in 0..CALLERS {
-        crowd.push(ca.well_behaved(&format!("cart-{caller}")).await);
+        let mut caller = ca.well_behaved(&format!("cart-{caller}")).await;
+        // Its connection is there, so that only the record is waited for.
+        caller.renew().await;
+        crowd.push(caller);
     }
     let (before, flushes) = (issued(&ca).len(), disk.done().unwrap());
     disk.block().unwrap();

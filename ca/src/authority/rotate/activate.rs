@@ -41,7 +41,8 @@ impl Authority {
     /// older than the prepared root counts as one who follows and is on the way back.
     async fn all_are_back(&self) -> Result<(), RotateError> {
         let (realm, now) = (self.realm(), self.now());
-        let left = self.opened_at.saturating_add(COMING_BACK).saturating_sub(now);
+        // A clock that was set back says nothing of how long it has been.
+        let left = now.checked_sub(self.opened_at).map_or(0, |since| COMING_BACK.saturating_sub(since));
         let Some(prepared) = realm.journal.of(State::Prepared).filter(|_| left > 0) else { return Ok(()) };
         let dates = (signed(now), signed(prepared.prepared_at));
         let until = self.store.unfollowed_until(&realm.authority, dates, &self.followers.seen()).await?;
