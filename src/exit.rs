@@ -18,7 +18,7 @@ pub(crate) enum Exit {
     Invalid = 3,
     /// A missing attribute left a decision open.
     Undecided = 4,
-    /// Something stands in the way for now.
+    /// Something stands in the way that may pass, such as an acknowledgement that is awaited.
     Blocked = 5,
     /// Wrong flags or configuration.
     Usage = 64,

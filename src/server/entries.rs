@@ -37,7 +37,9 @@ pub(super) async fn create(
     if let Ok(id) = SpiffeId::parse(&wanted.spiffe_id)
         && let Some(name) = authority.reserved(&id, &wanted.dns_names)
     {
-        return Err(Status::invalid_argument(format!("`{name}` is the server's own: clients recognise it by that")));
+        let field = if name == wanted.spiffe_id { "spiffeId" } else { "dnsNames" };
+        let text = format!("{field}: `{name}` is the server's own: clients recognise it by that");
+        return Err(Status::invalid_argument(text));
     }
     entries.create(&wanted).await.map(|entry| entry.to_admin()).map_err(|error| status(&error))
 }
@@ -47,12 +49,16 @@ pub(super) async fn create(
 /// # Errors
 /// INVALID_ARGUMENT for what no entry could fit: mistyped, it would look as if there were none.
 pub(super) fn list(entries: &Entries, request: &ListEntriesRequest) -> Result<ListEntriesResponse, Status> {
-    for id in [&request.spiffe_id, &request.parent_id].into_iter().filter(|id| !id.is_empty()) {
-        registration_id(id).map_err(|wrong| Status::invalid_argument(format!("`{id}` {wrong}")))?;
+    let refuse = |field: &str, text: &str, wrong: &str| {
+        Status::invalid_argument(format!("{field}: `{text}` {wrong}; give one as `palisade ca entry list` shows it"))
+    };
+    for (field, id) in [("spiffeId", &request.spiffe_id), ("parentId", &request.parent_id)] {
+        if !id.is_empty() {
+            registration_id(id).map_err(|wrong| refuse(field, id, &wrong))?;
+        }
     }
     if !request.selector.is_empty() {
-        registration_selector(&request.selector)
-            .map_err(|wrong| Status::invalid_argument(format!("`{}` {wrong}", request.selector)))?;
+        registration_selector(&request.selector).map_err(|wrong| refuse("selector", &request.selector, wrong))?;
     }
     let is = |wanted: &str, id: Option<&str>| wanted.is_empty() || id == Some(wanted);
     let fits = |entry: &&Entry| {

@@ -39,7 +39,7 @@ impl Algorithm {
     }
 }
 
-/// Prepared once: for RSA that is half of what verifying costs.
+/// Prepared when the set is read, so that what is no key is left out there.
 #[derive(Debug)]
 struct Key {
     kid: Option<String>,
